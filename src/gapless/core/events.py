@@ -1,0 +1,87 @@
+"""What has happened, as frozen values. Whoever wants to know subscribes a `Hook`; nobody imports an observer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gapless.core.model import Change, Instance, Rollout
+
+if TYPE_CHECKING:
+    from gapless.core.ports import Hook
+
+_log = logging.getLogger("gapless.events")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceChanged:
+    """An instance entered another phase."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutChanged:
+    """A rollout moved, was paused or ended."""
+
+    rollout: Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRecorded:
+    """Something was written into the change log."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayRefused:
+    """The data plane refused a table; `text` is its own."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStarted:
+    """The data plane's process was started, or started again."""
+
+    pid: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEnded:
+    """A stage of an instance's start or drain ended; `ok` is False when it ran into its limit or failed."""
+
+    name: str
+    took_s: float
+    ok: bool = True
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerChanged:
+    """A server's worker started, became ready, was retired or died."""
+
+    pid: int
+    generation: int
+    what: str
+    detail: str = ""
+
+
+Event = InstanceChanged | RolloutChanged | ChangeRecorded | GatewayRefused | GatewayStarted | StageEnded | WorkerChanged
+
+
+@dataclass(slots=True)
+class Events:
+    """Passes events to hooks. A hook that raises is logged and does not keep the others from hearing."""
+
+    hooks: list[Hook] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        for hook in self.hooks:
+            try:
+                hook(event)
+            except Exception:
+                _log.exception("hook %r failed on %r", hook, event)
