@@ -83,5 +83,5 @@ class Events:
         for hook in self.hooks:
             try:
                 hook(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 an observer must never break what it observes
                 _log.exception("hook %r failed on %r", hook, event)

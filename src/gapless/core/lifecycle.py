@@ -62,7 +62,7 @@ class DrainLimits:
 ANNOUNCE_S = 0.3
 """Long enough for a probe or a pushed update to arrive, short enough not to be felt on Ctrl-C."""
 CLOSE_SHARE = 0.2
-"""The part of the limit that is kept for closing resources: an app that never finishes must not cost them their close."""
+"""The part of the limit that is kept for closing resources: an app that never ends must not cost them their close."""
 
 
 def drain_limits(total_s: float, announce_s: float = ANNOUNCE_S) -> DrainLimits:

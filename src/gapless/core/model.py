@@ -1,7 +1,7 @@
 """The vocabulary as frozen values: what the store holds and what the layers hand to each other.
 
-Durations end in `_s` (seconds), moments in `_at` (seconds since the epoch). Weights are buckets out of 10,000, so that a
-share of 1 % is 100 and every user has one stable place, its bucket (DESIGN §2).
+Durations end in `_s` (seconds), moments in `_at` (seconds since the epoch). Weights are buckets out of 10,000, so that
+a share of 1 % is 100 and every user has one stable place, its bucket.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One running copy of a release. Written to the store before the process is started (so that a control plane that is
-    killed in between finds it again by `id`), and kept for a while after its end with the reason."""
+    """One running copy of a release. Written to the store before the process is started (so that a control plane that
+    is killed in between finds it again by `id`), and kept for a while after its end with the reason."""
 
     id: str
     service: str
@@ -131,8 +131,11 @@ class Instance:
     phase: Phase = Phase.STARTING
     since_at: float = 0.0
     """When it entered this phase."""
+    created_at: float = 0.0
     pid: int = 0
     was_ready: bool = False
+    failed: bool = False
+    """It ended, or never began, against our will."""
     failures: int = 0
     """Readiness probes failed in a row."""
     detail: str = ""
@@ -172,7 +175,7 @@ class Split:
 
 
 def bucket_of(user: str, salt: str) -> int:
-    """The stable place of a user in 0…9999 for a rollout: the same arithmetic as Envoy's hash policy (xxHash64, seed 0)."""
+    """The stable place of a user in 0…9999 for a rollout: the arithmetic of Envoy's hash policy (xxHash64, seed 0)."""
     import xxhash
 
     return int(xxhash.xxh64_intdigest(f"{salt}:{user}".encode(), 0)) % BUCKETS

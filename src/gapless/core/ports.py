@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A key as it stood at a revision. `created` is the revision that made it, `revision` the one that last wrote it."""
+    """A key as it stood at a revision. `created`: the revision that made it; `revision`: the one that last wrote it."""
 
     key: str
     value: bytes

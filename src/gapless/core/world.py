@@ -46,7 +46,7 @@ class RealWorld:
         await asyncio.sleep(seconds)
 
     def random(self) -> float:
-        return random.random()
+        return random.random()  # noqa: S311 jitter and sampling, not secrets
 
     def token(self) -> str:
         return secrets.token_hex(4)
