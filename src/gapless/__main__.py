@@ -1,0 +1,84 @@
+"""`gapless` and `python -m gapless`: run a verb; turn what it raises into a message and an exit code (docs/cli.md)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import typer
+
+from gapless.core.errors import GaplessError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script. Raises SystemExit."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run a verb; returns the exit code. With GAPLESS_DEBUG set, errors come with their traceback."""
+    from gapless.cli import output
+
+    try:
+        code = _invoke(argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return output.INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return output.PIPE_CLOSED
+    except Exception as error:
+        if os.environ.get("GAPLESS_DEBUG"):
+            raise
+        return _report(error, argv)
+
+
+def _invoke(argv: list[str]) -> int:
+    from gapless.cli.app import build
+
+    try:
+        code = typer.main.get_command(build()).main(argv, prog_name="gapless", standalone_mode=False)
+    except typer.TyperException as error:  # wrong usage, in its own words
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        return error.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception, argv: list[str]) -> int:
+    from gapless.cli import output
+
+    known = next(_known(error), None)
+    if known is None:
+        remedy = "This should not happen: run it again with GAPLESS_DEBUG=1 and report the traceback."
+        known = GaplessError(f"{type(error).__name__}: {error}", remedy)
+    return output.fail(known, _wants_json(argv))
+
+
+def _known(error: BaseException) -> Iterator[GaplessError]:
+    """The errors of ours in what was raised; task groups wrap theirs."""
+    if isinstance(error, GaplessError):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _known(inner)
+
+
+def _wants_json(argv: list[str]) -> bool:
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    return "--json" in options
+
+
+def _silence_stdout() -> None:
+    """The interpreter flushes stdout once more at its end; that must not complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""`gapless schema`: the JSON Schema of gapless.yaml."""
+
+from __future__ import annotations
+
+
+def schema_command() -> None:
+    """Print the JSON Schema of gapless.yaml, for editors and checks.
+
+    \b
+    Example:
+      gapless schema > gapless.schema.json
+      # then, as the first line of gapless.yaml:
+      # yaml-language-server: $schema=gapless.schema.json
+    """
+    from gapless.cli.output import emit
+    from gapless.config import schema
+
+    emit(schema(), json=True)
