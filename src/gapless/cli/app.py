@@ -33,12 +33,13 @@ or with several services behind a gateway, described in gapless.yaml:
 class Verbs(typer.core.TyperGroup):
     """Shows the verbs in the groups of the table."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         for group, verbs in VERBS.items():
             room = formatter.width - 6 - max(map(len, self.commands))
             rows = [(verb, self.commands[verb].get_short_help_str(room)) for verb in verbs if verb in self.commands]
-            with formatter.section(group):
-                formatter.write_dl(rows)
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
 
 
 def build() -> typer.Typer:
