@@ -1,0 +1,74 @@
+"""One deadline per request: the moment after which nobody waits for the answer any more.
+
+It travels between services as the remaining milliseconds in `x-gapless-deadline-ms` (clocks of machines differ,
+durations do not), and inside one as a contextvar, so that whatever is called on behalf of a request inherits it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+
+from gapless.core.ports import World
+
+HEADER = b"x-gapless-deadline-ms"
+LONGEST_DIGITS = 12
+"""More digits than thirty years of milliseconds: not a duration that anybody means."""
+
+current: ContextVar[float] = ContextVar("gapless_deadline", default=math.inf)
+"""The present request's deadline on `World.now()`'s clock; infinite outside of one."""
+
+
+def parse(value: bytes | None) -> float:
+    """Seconds in a header's value; infinite when it is absent or not a whole number, since a caller's bad header must
+    not fail its request."""
+    if value is None or not value.isdigit() or len(value) > LONGEST_DIGITS:
+        return math.inf
+    return int(value) / 1000
+
+
+def begin(now: float, value: bytes | None, own_s: float) -> float:
+    """The deadline of a request that arrives now: the caller's, but never later than the service's own limit."""
+    return now + min(parse(value), own_s)
+
+
+def remaining(now: float) -> float:
+    """Seconds until the present request's deadline; below zero when it is over."""
+    return current.get() - now
+
+
+def render(remaining_s: float) -> bytes:
+    """The header's value: rounded down, because a callee must not believe that there is more time than there is."""
+    return b"%d" % max(int(remaining_s * 1000), 0)
+
+
+class within:  # noqa: N801 - reads as a statement, like asyncio.timeout
+    """`async with within(world, 2.0):` raises TimeoutError when the block takes longer, by the world's clock.
+
+    An infinite limit costs nothing. It is `asyncio.timeout` with the timer moved to the World, so that cancellation
+    from outside is told apart from the limit as there.
+    """
+
+    def __init__(self, world: World, limit_s: float) -> None:
+        self._world = world
+        self._limit_s = limit_s
+        self._timeout = asyncio.timeout(None)
+        self._cancel: Callable[[], None] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        if self._limit_s < math.inf:
+            self._cancel = self._world.after(max(self._limit_s, 0.0), self._expire)
+
+    def _expire(self) -> None:
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._cancel is not None:
+            self._cancel()
+        await self._timeout.__aexit__(kind, error, trace)
