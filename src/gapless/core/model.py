@@ -226,6 +226,15 @@ class RolloutState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Users that were already counted, in bounded space: 32-bit hashes, only those below 2**(32 - level) once there are
+    too many. What is left out depends on the user alone, so what is counted stays a fair sample."""
+
+    hashes: tuple[int, ...] = ()
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What the analysis has seen so far; it travels with the rollout so that a restart forgets nothing.
 
@@ -242,10 +251,23 @@ class Evidence:
     stable_errors: int = 0
     step_requests: int = 0
     """Requests answered by the canary since the present step began."""
-    users: tuple[int, ...] = ()
-    """32-bit hashes of the users whose first error was counted (bounded)."""
+    step_stable: int = 0
+    """Requests answered by the stable release since then."""
+    users: Seen = Seen()
+    """Users whose first error was counted."""
+    slow_users: Seen = Seen()
+    """Users whose first slow answer was counted."""
+    met: Seen = Seen()
+    """Users who got an error from the canary."""
     users_met: int = 0
-    """Distinct users who got an error from the canary."""
+    """How many they are (an estimate above some hundreds; an error of an unknown user counts as one user)."""
+    recent_canary: tuple[int, int] = (0, 0)
+    """Requests and errors of the canary lately: halved now and then, so that the old fades."""
+    recent_stable: tuple[int, int] = (0, 0)
+    canary_latency: tuple[int, ...] = ()
+    """Latencies of the same answers, as in `Window.latency`."""
+    stable_latency: tuple[int, ...] = ()
+    """The baseline; the last one known when the stable release no longer gets requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,9 +283,13 @@ class Rollout:
     """Capacity asked for: neither pool goes below what its share of the users needs."""
     state: RolloutState = RolloutState.STARTING
     step: int = -1
-    """Index into `policy.steps` of the share that users now have; -1 before the first."""
+    """Index into the plan (`rollout.plan.steps_for`) of the share that users now have; -1 before the first."""
+    target: int = 0
+    """Index of the step that instances are wanted for; ahead of `step` while they are awaited."""
     since_at: float = 0.0
-    """When the present step (or state) began."""
+    """When the present step (or state, or wait for instances) began."""
+    applied_at: float = 0.0
+    """When the gateway was first seen to have applied the present split; 0 = not yet."""
     started_at: float = 0.0
     shifted_at: float = 0.0
     """When the first user was moved; 0 if none was (a rolled-back rollout was then refused)."""
@@ -310,3 +336,6 @@ class Window:
     errors: int = 0
     failed: tuple[str, ...] = ()
     latency: tuple[int, ...] = ()
+    tail: tuple[tuple[str, float], ...] = ()
+    """User and seconds of the slowest answers, at least the slowest 2 %; empty when nobody keeps them. With them a slow
+    user counts once, without them each slow answer counts."""
