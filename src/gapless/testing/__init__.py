@@ -1,0 +1,32 @@
+"""The test kit: fakes that stand in for the world, and conformance suites that the real thing passes too.
+
+It ships with Gapless, so that an application's own tests can use it. Nothing in the product imports it. The names below
+are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gapless.testing.store import STORE_CHECKS, StoreRig, check_store
+    from gapless.testing.world import FakeProcess, FakeWorld, Spawned
+
+__all__ = ["STORE_CHECKS", "FakeProcess", "FakeWorld", "Spawned", "StoreRig", "check_store"]
+
+_HOMES = {
+    "FakeProcess": "gapless.testing.world",
+    "FakeWorld": "gapless.testing.world",
+    "STORE_CHECKS": "gapless.testing.store",
+    "Spawned": "gapless.testing.world",
+    "StoreRig": "gapless.testing.store",
+    "check_store": "gapless.testing.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gapless.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
