@@ -1,0 +1,54 @@
+"""The bytes of a request, rendered from the spec's templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gapless.load.spec import LoadSpec, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that is due. Times are on the world's clock that never jumps."""
+
+    n: int
+    due: float
+    dispatched: float
+    user: str
+    uuid: str
+    crowded: bool
+    """All connections were busy when it became due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Head and body with their places still open; `{` and `}` elsewhere (as in JSON) mean themselves."""
+
+    head: str
+    body: str
+    sized: bool
+    """The method means a body: its length is told even when it is 0 (RFC 9110, 8.6)."""
+
+    @classmethod
+    def of(cls, spec: LoadSpec, target: Target) -> Template:
+        """The head in the order of RFC 9112, the user's headers last; one that is given replaces our own."""
+        given = {name.lower() for name, _ in spec.headers}
+        ours = [("host", target.authority), ("user-agent", "gapless-load"), ("accept", "*/*")]
+        if spec.users and spec.user_header:
+            ours.append((spec.user_header, "{user}"))
+        fields = [(name, value) for name, value in ours if name.lower() not in given]
+        fields += [(name, value) for name, value in spec.headers if name.lower() != "content-length"]
+        lines = [f"{spec.method} {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+        return cls("\r\n".join(lines), spec.body, spec.method in ("POST", "PUT", "PATCH"))
+
+    def render(self, request: Request) -> bytes:
+        body = _fill(self.body, request).encode()
+        head = _fill(self.head, request)
+        length = f"\r\ncontent-length: {len(body)}" if body or self.sized else ""
+        return f"{head}{length}\r\n\r\n".encode() + body
+
+
+def _fill(text: str, request: Request) -> str:
+    if "{" not in text:
+        return text
+    return text.replace("{user}", request.user).replace("{n}", str(request.n)).replace("{uuid}", request.uuid)
