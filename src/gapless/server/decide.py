@@ -159,10 +159,15 @@ def _exited(state: State, event: Exited, now: float) -> tuple[State, list[Action
         return state, []
     if worker.generation == state.coming:
         return _refuse(state, event.reason, event.code, event.key, now)
+    return _lost(state, worker, event.reason, now)
+
+
+def _lost(state: State, worker: Worker, reason: str, now: float) -> tuple[State, list[Action]]:
+    """The current generation is one worker short: fill its slot, the sooner the rarer that was necessary."""
     stable = now - worker.serving_at >= STABLE_S
     failures = 0 if stable else state.slots[worker.slot].failures
     delay_s = backoff(failures)
-    return _retry(state, worker.slot, failures + 1, now + delay_s), [Restart(event.key, event.reason, delay_s)]
+    return _retry(state, worker.slot, failures + 1, now + delay_s), [Restart(worker.key, reason, delay_s)]
 
 
 def backoff(failures: int) -> float:
@@ -208,11 +213,20 @@ def _overdue(state: State, now: float) -> tuple[State, list[Action]]:
         if not reason or _find(state, worker.key) != worker:
             continue  # in time, or already dealt with together with the rest of its generation
         if worker.generation == state.coming and worker.phase is not Phase.LEAVING:
-            state, refused = _refuse(state, reason, NotReady.exit_code, worker.key, now)
-            actions += refused
+            state, more = _refuse(state, reason, NotReady.exit_code, worker.key, now)
         else:
-            actions.append(Kill(worker.key, reason))
-            state = _with(state, replace(worker, deadline=NEVER, beat_at=NEVER))
+            state, more = _give_up(state, worker, reason, now)
+        actions += more
+    return state, actions
+
+
+def _give_up(state: State, worker: Worker, reason: str, now: float) -> tuple[State, list[Action]]:
+    """Nothing survives SIGKILL, so its place can be filled before the kernel has taken it away."""
+    actions: list[Action] = [Kill(worker.key, reason)]
+    state = _with(state, replace(worker, phase=Phase.LEAVING, deadline=NEVER, beat_at=NEVER))
+    if worker.phase is not Phase.LEAVING:
+        state, more = _lost(state, worker, reason, now)
+        actions += more
     return state, actions
 
 
