@@ -51,11 +51,10 @@ make_venv() {
 # The build hook reads xds-protos, whose files would overwrite other packages' in .venv (see hatch_build.py): what builds
 # lives in a directory of its own for as long as the build takes, pinned like the rest.
 install_project() {
-  local build
   build=$(mktemp -d)
-  trap 'rm -rf "$build"' RETURN
-  .venv/bin/python -m pip install --quiet --require-hashes --target "$build" -r requirements/build.txt
-  PYTHONPATH=$build .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+  trap 'rm -rf "$build"' EXIT
+  .venv/bin/python -m pip install -qq --require-hashes --target "$build" -r requirements/build.txt
+  PYTHONPATH=$build .venv/bin/python -m pip install -qq --no-deps --no-build-isolation --editable .
 }
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
@@ -63,7 +62,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
 fi
 [ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null || make_venv
 say "installing the pinned packages (once, about a minute)"
-.venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+.venv/bin/python -m pip install -qq --require-hashes -r requirements/dev.txt
 install_project
 fingerprint >"$stamp"
 say "done"
