@@ -1,0 +1,1 @@
+"""Where instances run. `fleet.local` runs them as processes on this machine."""

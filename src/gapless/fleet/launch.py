@@ -1,0 +1,97 @@
+"""How an instance's process is started: argv and environment, as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gapless.core.errors import InstanceFailed
+from gapless.core.model import Instance, Release, Service
+from gapless.fleet.process import INSTANCE, STATE
+
+INHERITED = (
+    "HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ",
+    "USER",
+)  # fmt: skip
+"""All that is taken over from whoever started the control plane (and LC_*): settings belong into `env:`, where a
+release keeps them, so that an instance does not depend on the terminal of the person who last typed `gapless up`."""
+
+SOCKET_PATH_LIMIT = 100
+"""Linux allows 107 bytes (unix(7)); the rest is room for the names that a server makes from it."""
+
+
+def run_directory(state: Path) -> Path:
+    return state / "run"
+
+
+def admin_socket(state: Path, instance: str) -> Path:
+    """Where an instance listens for its administrator."""
+    return run_directory(state) / f"{instance}.sock"
+
+
+def check_name(instance: str) -> None:
+    """Ids become names of files. Raises InstanceFailed."""
+    if not instance or "/" in instance or "\0" in instance or instance.startswith("."):
+        raise InstanceFailed(f"{instance!r} cannot be an instance's id", "Use letters, digits, dots and hyphens.")
+
+
+def is_app(release: Release, service: Service) -> bool:
+    """Whether Gapless's own server runs it. A release that names neither is started as its service says."""
+    return bool(release.app or (service.app and not release.command))
+
+
+def argv(instance: Instance, release: Release, service: Service, state: Path, python: str) -> list[str]:
+    """Raises InstanceFailed when the service has nothing to run, or when the state directory's path is too long."""
+    if is_app(release, service):
+        return _serve(instance, release.app or service.app, service, state, python)
+    words = release.command or service.command
+    if not words:
+        raise InstanceFailed(f"service {service.name} has neither `app` nor `command`", "Give one in gapless.yaml.")
+    values = {"port": str(instance.address.port), "host": instance.address.host, "state": str(state)}
+    return [fill(word, values) for word in words]
+
+
+def _serve(instance: Instance, app: str, service: Service, state: Path, python: str) -> list[str]:
+    socket = str(admin_socket(state, instance.id))
+    if len(socket.encode()) > SOCKET_PATH_LIMIT:
+        raise InstanceFailed(
+            f"the admin socket's path is too long ({len(socket.encode())} of {SOCKET_PATH_LIMIT} bytes): {socket}",
+            "Give a shorter state directory: --state /tmp/shop.",
+        )
+    return [
+        *(python, "-m", "gapless", "serve", app),
+        *("--bind", str(instance.address), "--admin", f"unix:{socket}", "--workers", str(service.workers)),
+        *("--drain", f"{service.drain_s:g}", "--start", f"{service.start_s:g}"),
+    ]
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Replace `{name}`; other braces stay as they are."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def environment(
+    inherited: Mapping[str, str],
+    instance: Instance,
+    release: Release,
+    service: Service,
+    state: Path,
+    first: Path | None,
+) -> dict[str, str]:
+    """The whole environment. `first`: a directory of programs that come before those of PATH. Later ones win."""
+    taken = {k: v for k, v in inherited.items() if k in INHERITED or k.startswith("LC_")}
+    if first:
+        taken["PATH"] = ":".join(filter(None, (str(first), taken.get("PATH", ""))))
+    settings = {**service.env, **release.env}
+    return {
+        **taken,
+        "PYTHONUNBUFFERED": "1",  # or the last words of a crash stay in a buffer
+        **{k: fill(v, {"state": str(state)}) for k, v in settings.items()},
+        "GAPLESS_SERVICE": instance.service,
+        "GAPLESS_RELEASE": instance.release,
+        INSTANCE: instance.id,
+        STATE: str(state),
+        "GAPLESS_DISCOVERY": str(state / "control.sock"),
+    }
