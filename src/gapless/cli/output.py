@@ -109,14 +109,13 @@ def _cell(value: Any) -> str:
 
 def complain(what: str, remedy: str = "") -> None:
     """An error for people, on stderr: what happened, then the way out. Red and dim on a terminal."""
-    colour = on_terminal(sys.stderr)
     head, *rest = what.splitlines() or [""]
-    note(f"{_RED}error: {head}{_PLAIN}" if colour else f"error: {head}")
-    for text in rest:
-        note(text)
+    lines = [(_RED, f"error: {head}"), *(("", text) for text in rest)]
     for index, text in enumerate(remedy.splitlines()):
-        arrow = "  " if index else "→ "
-        note(f"{arrow}{_DIM}{text}{_PLAIN}" if colour else f"{arrow}{text}")
+        lines.append((_DIM, f"{'  ' if index else '→ '}{text}".rstrip()))
+    colour = on_terminal(sys.stderr)
+    for style, text in lines:
+        typer.echo(f"{style}{text}{_PLAIN}" if colour else text, err=True, color=colour)
 
 
 def fail(error: GaplessError, json: bool) -> int:

@@ -50,7 +50,7 @@ def _what(detail: ErrorDetails, path: Path) -> str:
         return "is empty; name at least one"
     if kind in _BOUNDS:
         word, bound = _BOUNDS[kind]
-        return f"{value} must be {word} {detail['ctx'][bound]}"
+        return f"{value} must be {word} {detail['ctx'][bound]:g}"
     if kind == "enum":
         return f"{_shown(value)} is none of {detail['ctx']['expected']}{_meant(str(value), detail['ctx']['expected'])}"
     what = _KINDS.get(kind) or detail["msg"].removeprefix("Value error, ")

@@ -82,7 +82,7 @@ def _route_path(value: str) -> str:
 
 def _app(value: str) -> str:
     if not _APP.fullmatch(value):
-        raise ValueError('not "module:attribute", for instance "shop.orders:app"')
+        raise ValueError('not "module:attribute", for instance "shop:app"')
     return value
 
 

@@ -1,0 +1,83 @@
+"""What all tests share: short directories for sockets, and the rule that a run leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RUN_MARK = "GAPLESS_TEST_RUN"
+"""Set in this run's environment and so inherited by whatever it starts, directly or not."""
+PATIENCE_S = 3.0
+"""For processes that are ending while the last test returns."""
+
+_leaks: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory with a short path: a Unix socket's path may have no more than 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="g-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    os.environ[RUN_MARK] = f"{os.getpid()}-{time.time_ns()}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when processes that it started are still there, and end them."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := _left_over()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    session.config.stash[_leaks] = [f"{pid}: {_command(pid)}" for pid in left]
+    for pid in left:
+        _kill(pid)
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    leaks = terminalreporter.config.stash.get(_leaks, [])
+    if leaks:
+        terminalreporter.section("processes left behind by the tests (killed now)", red=True)
+        for line in leaks:
+            terminalreporter.write_line(line)
+
+
+def _left_over() -> list[int]:
+    """Living descendants of this run: its children, and whatever carries its mark, also when it was orphaned."""
+    me, mark = os.getpid(), f"{RUN_MARK}={os.environ.get(RUN_MARK, '-')}".encode()
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and int(entry) != me]
+    return [pid for pid in pids if _ours(pid, me, mark) and "resource_tracker" not in _command(pid)]
+
+
+def _ours(pid: int, me: int, mark: bytes) -> bool:
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        if state in "ZX":
+            return False
+        return int(parent) == me or mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it has just ended, or belongs to somebody else
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "(ended)"
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
