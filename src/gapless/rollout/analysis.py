@@ -1,0 +1,216 @@
+"""What the numbers of both releases mean: promote, hold or roll back. Pure.
+
+`look` first counts what was answered since the last look, then judges:
+
+- Two e-processes (`observe.judge`), for errors and for slow answers, share alpha. They compare both releases in the
+  same seconds, so that a shared incident or a growing share speaks neither for nor against the canary.
+- Fixed guard rails beside them, on lower confidence bounds: error rate, p99, failed health checks. They are not part of
+  alpha. While the stable release gets requests they also ask that the canary is worse than it: what hits both is no
+  reason to go back.
+- At 100 % nothing is left to compare with. The guard rails stay, absolute and against the last known baseline, for a
+  short bake; what the e-processes have found before still counts.
+- No evidence means hold; a step that finds none within the policy's patience is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gapless.core.model import BUCKETS, Evidence, Objective, RolloutPolicy, Window
+from gapless.observe import judge
+from gapless.rollout.tally import BASELINE, BOUND_Z, Standing, count, slow_limit
+
+METRICS = 2
+"""Errors and latency: alpha is divided among them."""
+BAKE_S = 30.0
+"""The longest hold at 100 %, where there is no baseline any more and both pools cost."""
+GUARD_SAMPLES = 20
+GUARD_P99_SAMPLES = 100
+GUARD_USERS = 3
+"""The error rate acts when at least so many users have met an error: one user's broken account is not a bad release."""
+FAILED_CHECKS = 3
+PROBABLY_Z = 1.0
+"""Standard deviations at which a canary that looks slower is not promoted yet."""
+CAUTION = 10.0
+"""E from which on nothing is promoted, although it is not enough to roll back."""
+
+
+class Decision(StrEnum):
+    PROMOTE = "promote"
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What to do, why (a sentence with its numbers), and all the numbers behind it."""
+
+    decision: Decision
+    reason: str
+    numbers: Mapping[str, float]
+
+
+def look(
+    evidence: Evidence,
+    canary: Window,
+    stable: Window,
+    policy: RolloutPolicy,
+    objective: Objective,
+    standing: Standing,
+) -> tuple[Evidence, Verdict]:
+    """Count what both releases answered since the last look, and judge. The windows cover the same seconds."""
+    evidence = count(evidence, canary, stable, policy, objective, standing)
+    return evidence, verdict(evidence, policy, objective, standing)
+
+
+def verdict(evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing) -> Verdict:
+    """What the evidence means at this moment. A paused rollout is never promoted, but still rolled back."""
+    numbers = numbers_of(evidence, policy, objective, standing)
+    if worse := _worse(evidence, policy, objective, standing, numbers):
+        return Verdict(decision=Decision.ROLLBACK, reason=worse, numbers=numbers)
+    if standing.paused:
+        return Verdict(decision=Decision.HOLD, reason="paused by hand", numbers=numbers)
+    lacking = _lacking(evidence, policy, objective, standing, numbers)
+    if not lacking:
+        return Verdict(decision=Decision.PROMOTE, reason=_fine(standing, numbers), numbers=numbers)
+    if standing.waited_s >= policy.patience_s:
+        reason = f"no sufficient evidence within {policy.patience_s:.0f} s: {lacking}"
+        return Verdict(decision=Decision.ROLLBACK, reason=reason, numbers=numbers)
+    return Verdict(decision=Decision.HOLD, reason=lacking, numbers=numbers)
+
+
+def _worse(
+    evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing, numbers: Mapping[str, float]
+) -> str:
+    """Why it must go back at once, as a sentence; empty when nothing says so."""
+    if standing.unhealthy >= FAILED_CHECKS:
+        return f"{standing.unhealthy} health checks or instances of the canary failed"
+    if numbers["e_errors"] >= numbers["e_limit"]:
+        return _more(numbers, "errors", _rates(numbers))
+    if numbers["e_slow"] >= numbers["e_limit"]:
+        return _more(numbers, "slow answers", _p99s(numbers))
+    return _broken(evidence, objective, standing, numbers) or _slower(evidence, objective, standing, numbers)
+
+
+def _more(numbers: Mapping[str, float], what: str, detail: str) -> str:
+    found = numbers["e_errors" if what == "errors" else "e_slow"]
+    return (
+        f"more {what} than the stable release in the same seconds (E {found:.3g} ≥ {numbers['e_limit']:.0f}): {detail}"
+    )
+
+
+def _rates(numbers: Mapping[str, float]) -> str:
+    return (
+        f"{numbers['canary_errors']:.0f} of {numbers['canary_requests']:.0f} requests failed "
+        f"against {numbers['stable_errors']:.0f} of {numbers['stable_requests']:.0f}"
+    )
+
+
+def _p99s(numbers: Mapping[str, float]) -> str:
+    return f"p99 {numbers['canary_p99_s'] * 1000:.0f} ms against {numbers['stable_p99_s'] * 1000:.0f} ms"
+
+
+def _broken(evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float]) -> str:
+    """The guard rail of the error rate."""
+    requests, errors = evidence.recent_canary
+    if requests < GUARD_SAMPLES or evidence.users_met < GUARD_USERS:
+        return ""
+    surely = judge.wilson_lower(errors, requests, BOUND_Z)
+    limit = objective.max_error_rate
+    if surely <= max(limit, 0.0 if standing.alone else numbers["recent_stable_rate"]):
+        return ""
+    return f"error rate {errors / requests:.1%} (surely above {surely:.1%}) exceeds {limit:.1%} of {requests} requests"
+
+
+def _slower(
+    evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float], z: float = BOUND_Z
+) -> str:
+    """The guard rail of the p99: surely more than 1 % of the answers take longer than the permitted multiple."""
+    samples, limit_s = sum(evidence.canary_latency), slow_limit(evidence, objective)
+    if not limit_s or samples < GUARD_P99_SAMPLES:
+        return ""
+    slow = judge.count_above(evidence.canary_latency, limit_s)
+    if judge.wilson_lower(slow, samples, z) <= max(0.01, judge.share_above(evidence.stable_latency, limit_s)):
+        return ""
+    against = "the last known p99" if standing.alone else "the stable release's p99"
+    return f"p99 exceeds {objective.max_p99_ratio:g} x {against}: {_p99s(numbers)}"
+
+
+def _lacking(
+    evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing, numbers: Mapping[str, float]
+) -> str:
+    """What is still missing for the next step, as a sentence; empty when nothing is."""
+    if numbers["step_requests"] < policy.min_samples:
+        return f"{numbers['step_requests']:.0f} of {policy.min_samples} requests seen at this step"
+    hold_s = min(policy.hold_s, BAKE_S) if standing.alone else policy.hold_s
+    if standing.held_s < hold_s:
+        return f"{standing.held_s:.0f} of {hold_s:.0f} s held"
+    return _doubtful(evidence, objective, standing, numbers)
+
+
+def _doubtful(evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float]) -> str:
+    """What is not bad enough to go back, yet too bad to go on."""
+    if max(numbers["e_errors"], numbers["e_slow"]) >= CAUTION:
+        return f"the canary looks worse (E {max(numbers['e_errors'], numbers['e_slow']):.3g})"
+    if numbers["recent_canary_rate"] > objective.max_error_rate:
+        return f"error rate {numbers['recent_canary_rate']:.1%} is above {objective.max_error_rate:.1%}"
+    return _slower(evidence, objective, standing, numbers, PROBABLY_Z)
+
+
+def _fine(standing: Standing, numbers: Mapping[str, float]) -> str:
+    compared = "no comparison at 100 %" if standing.alone else f"E {max(numbers['e_errors'], numbers['e_slow']):.3g}"
+    return (
+        f"no sign of harm after {numbers['step_requests']:.0f} requests in {standing.held_s:.0f} s "
+        f"at {standing.weight / BUCKETS:.4g} of the users ({compared}): {_rates(numbers)}"
+    )
+
+
+def numbers_of(evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing) -> dict[str, float]:
+    """Everything that a decision rests on, for the change log. Rates and shares are 0…1, `_s` seconds, `e_*` the
+    e-processes and the value at which they roll back, `power` the probability that a canary at the greatest permitted
+    error rate would have been found out by the requests so far."""
+    total = evidence.step_requests + evidence.step_stable
+    return {
+        "e_errors": judge.evidence(evidence.errors),
+        "e_slow": judge.evidence(evidence.slow),
+        "e_limit": METRICS / policy.alpha,
+        "canary_requests": evidence.canary_requests,
+        "canary_errors": evidence.canary_errors,
+        "stable_requests": evidence.stable_requests,
+        "stable_errors": evidence.stable_errors,
+        "recent_canary_rate": _rate(evidence.recent_canary),
+        "recent_stable_rate": _rate(evidence.recent_stable),
+        "canary_p99_s": _p99(evidence.canary_latency, GUARD_P99_SAMPLES),
+        "stable_p99_s": _p99(evidence.stable_latency, BASELINE),
+        "weight": standing.weight / BUCKETS,
+        "share": evidence.step_requests / total if total else 0.0,
+        "step_requests": evidence.step_requests,
+        "needed_requests": policy.min_samples,
+        "power": _power(evidence, policy, objective, standing),
+        "held_s": standing.held_s,
+        "shifted_s": standing.shifted_s,
+        "users_met": evidence.users_met,
+        "unhealthy": standing.unhealthy,
+    }
+
+
+def _rate(counts: tuple[int, int]) -> float:
+    requests, errors = counts
+    return errors / requests if requests else 0.0
+
+
+def _p99(histogram: tuple[int, ...], needed: int) -> float:
+    """Seconds; 0 when there are too few samples to name one."""
+    return judge.quantile(histogram, 0.99) if sum(histogram) >= needed else 0.0
+
+
+def _power(evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing) -> float:
+    if standing.alone or not standing.weight:
+        return 0.0
+    stable = evidence.stable_errors / evidence.stable_requests if evidence.stable_requests else 0.0
+    base = min(max(stable, objective.max_error_rate / judge.RATIOS[-1]), objective.max_error_rate / judge.RATIOS[0])
+    share = standing.weight / BUCKETS
+    alpha = policy.alpha / METRICS
+    return judge.power(evidence.canary_requests, base, objective.max_error_rate / base, share, alpha)

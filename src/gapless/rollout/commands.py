@@ -1,0 +1,91 @@
+"""What people may ask of a rollout under way. Pure: each returns the rollout as it then is, and raises
+InvalidTransition with a sentence when it is too late. Asking for what already is changes nothing, so that a request can
+be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gapless.core.errors import InvalidTransition
+from gapless.core.model import Rollout, RolloutState
+
+
+def pause(rollout: Rollout) -> Rollout:
+    """Move no more users until `resume`. It is still watched, and rolled back when it does harm."""
+    _moving(rollout, "paused")
+    return replace(rollout, paused=True)
+
+
+def resume(rollout: Rollout, now_at: float) -> Rollout:
+    """Go on; the policy's patience begins anew."""
+    _moving(rollout, "resumed")
+    return replace(rollout, paused=False, since_at=now_at) if rollout.paused else rollout
+
+
+def abort(rollout: Rollout, reason: str, now_at: float) -> Rollout:
+    """Roll back now. Possible as long as the old instances are there."""
+    draining_old = rollout.state is RolloutState.FINISHING and rollout.winner == rollout.after and rollout.applied_at
+    if rollout.state.ended or draining_old:
+        raise InvalidTransition(
+            f"{_name(rollout)} cannot be aborted: {_standing(rollout)}",
+            f"To go back, deploy {rollout.before} again: `gapless rollback {rollout.service}`.",
+        )
+    going_back = rollout.state is RolloutState.FINISHING and rollout.winner == rollout.before
+    return rollout if going_back else decide(rollout, rollout.before, reason, now_at)
+
+
+def promote(rollout: Rollout, now_at: float, reason: str = "promoted by hand") -> Rollout:
+    """Skip the steps that are left: all users move as soon as all instances are ready. Until then it is still rolled
+    back when it does harm."""
+    _moving(rollout, "promoted")
+    if rollout.winner == rollout.after:
+        return rollout
+    return replace(rollout, winner=rollout.after, reason=reason, decided_at=now_at, since_at=now_at, paused=False)
+
+
+def steer(rollout: Rollout, verb: str, reason: str, now_at: float) -> Rollout:
+    """`pause`, `resume`, `abort` or `promote`, by name. Raises InvalidTransition."""
+    match verb:
+        case "pause":
+            return pause(rollout)
+        case "resume":
+            return resume(rollout, now_at)
+        case "abort":
+            return abort(rollout, reason, now_at)
+        case "promote":
+            return promote(rollout, now_at, reason)
+        case _:
+            raise InvalidTransition(f"a rollout cannot be {verb!r}", "Ask for pause, resume, abort or promote.")
+
+
+def decide(rollout: Rollout, winner: str, reason: str, now_at: float, log: str = "") -> Rollout:
+    """The rollout with its winner, who gets all the users; then the other one is drained."""
+    return replace(
+        rollout,
+        state=RolloutState.FINISHING,
+        winner=winner,
+        reason=reason,
+        log=log,
+        decided_at=now_at,
+        since_at=now_at,
+        applied_at=0.0,
+        paused=False,
+    )
+
+
+def _moving(rollout: Rollout, done: str) -> None:
+    if rollout.state not in (RolloutState.STARTING, RolloutState.SHIFTING):
+        raise InvalidTransition(
+            f"{_name(rollout)} cannot be {done}: {_standing(rollout)}",
+            f"Begin another one: `gapless deploy {rollout.service}`.",
+        )
+
+
+def _name(rollout: Rollout) -> str:
+    return f"rollout {rollout.number} of {rollout.service}"
+
+
+def _standing(rollout: Rollout) -> str:
+    if rollout.state.ended:
+        return f"it has ended ({rollout.state})"
+    return f"it is already decided for {rollout.winner} ({rollout.reason})"

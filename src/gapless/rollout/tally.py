@@ -1,0 +1,211 @@
+"""The evidence of a rollout: what both releases answered, added up look by look. Pure.
+
+Which share an event is weighed with. With sticky users the first error of a user comes from the canary with the
+probability of its *weight*, whoever sends how many requests: one busy user of the stable release makes the realised
+share of requests small, and then every other user's error would look like the canary's fault. Requests that are forced
+onto a release make the weight wrong instead. And a look at a slow service sees one request or none, whose own share
+says nothing. So the largest is taken of the weight, the step's realised share, and the lower bound of this look's
+realised share: too large a share can only make the evidence weaker, never false.
+
+With sticky users each user counts once, by its first error: requests of one user are not independent, and one user with
+a broken account would otherwise look like a broken release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from gapless.core.model import BUCKETS, Evidence, Objective, RolloutPolicy, Seen, SplitBy, Window
+from gapless.observe import judge
+
+USERS_KEPT = 512
+"""Users remembered per metric: they travel with the rollout through the store at every look."""
+RECENT = 2_000
+"""Canary answers after which the recent counts are halved: a p99 needs some hundreds, an old hour should not hide a
+new fault."""
+BASELINE = 300
+"""Stable answers that a p99 is taken from: three of them lie above it."""
+WARM_UP_S = 3.0
+WARM_UP_REQUESTS = 20
+"""Latency is not judged so soon after users have come to new instances: caches and connections are still cold."""
+NOISE_S = 0.01
+"""A difference below it is the scheduler's, not the release's, however many times a tiny p99 it is."""
+BOUND_Z = 3.0
+"""Standard deviations of the confidence bounds. A look every second is many looks: chance crosses three hardly ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where the rollout stands at a look."""
+
+    weight: int
+    """The canary's share in buckets of 10,000; the larger one while the gateway is still changing over."""
+    held_s: float = 0.0
+    """Since the gateway has applied this share."""
+    waited_s: float = 0.0
+    """Since this step began."""
+    shifted_s: float = 0.0
+    """Since the first user was moved."""
+    unhealthy: int = 0
+    """Failed health checks in a row, and crashes, of the canary's instances."""
+    paused: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """The canary has all the users: there is nothing to compare it with."""
+        return self.weight >= BUCKETS
+
+
+def count(
+    evidence: Evidence,
+    canary: Window,
+    stable: Window,
+    policy: RolloutPolicy,
+    objective: Objective,
+    standing: Standing,
+) -> Evidence:
+    """The evidence after the answers of both windows; `until_at` is the caller's to move."""
+    if not canary.requests and not stable.requests:
+        return evidence
+    evidence = _totals(evidence, canary, stable)
+    share = share_of(evidence, canary, stable, standing.weight)
+    evidence = _errors(evidence, canary, stable, policy, share)
+    if _warm(evidence, policy, standing):
+        evidence = _latencies(evidence, canary, stable, policy, objective, share)
+    return _fade(evidence, standing)
+
+
+def _warm(evidence: Evidence, policy: RolloutPolicy, standing: Standing) -> bool:
+    """At most the first quarter of a step is warm-up."""
+    waited = standing.held_s >= min(WARM_UP_S, policy.hold_s / 4)
+    return waited and evidence.step_requests >= min(WARM_UP_REQUESTS, policy.min_samples / 4)
+
+
+def baseline(evidence: Evidence, stable: Window) -> Evidence:
+    """The evidence with more of the stable release's latencies, gathered before any user is moved."""
+    if not stable.requests:
+        return evidence
+    latency = judge.merge(evidence.stable_latency, stable.latency)
+    return replace(evidence, stable_latency=judge.halve(latency) if sum(latency) > 10 * RECENT else latency)
+
+
+def share_of(evidence: Evidence, canary: Window, stable: Window, weight: int) -> float:
+    """The canary's share (0…1) that its events are weighed with; see above why it is the largest of three."""
+    step = evidence.step_requests + evidence.step_stable
+    now = judge.wilson_lower(canary.requests, canary.requests + stable.requests, BOUND_Z)
+    return max(weight / BUCKETS, evidence.step_requests / step if step else 0.0, now)
+
+
+def _totals(evidence: Evidence, canary: Window, stable: Window) -> Evidence:
+    mine, other = evidence.recent_canary, evidence.recent_stable
+    return replace(
+        evidence,
+        canary_requests=evidence.canary_requests + canary.requests,
+        canary_errors=evidence.canary_errors + canary.errors,
+        stable_requests=evidence.stable_requests + stable.requests,
+        stable_errors=evidence.stable_errors + stable.errors,
+        step_requests=evidence.step_requests + canary.requests,
+        step_stable=evidence.step_stable + stable.requests,
+        recent_canary=(mine[0] + canary.requests, mine[1] + canary.errors),
+        recent_stable=(other[0] + stable.requests, other[1] + stable.errors),
+    )
+
+
+def _errors(evidence: Evidence, canary: Window, stable: Window, policy: RolloutPolicy, share: float) -> Evidence:
+    failed = _failed(canary)
+    users, mine, other = _events(evidence.users, failed, _failed(stable), policy.by)
+    met, new = _first(evidence.met, failed)
+    return replace(
+        evidence,
+        errors=judge.update(evidence.errors, mine, other, share),
+        users=users,
+        met=met,
+        users_met=evidence.users_met + new * 2**met.level + failed.count(""),
+    )
+
+
+def _failed(window: Window) -> tuple[str, ...]:
+    """The user of each error; errors that the window does not name are nobody's."""
+    return window.failed + ("",) * (window.errors - len(window.failed))
+
+
+def _latencies(
+    evidence: Evidence, canary: Window, stable: Window, policy: RolloutPolicy, objective: Objective, share: float
+) -> Evidence:
+    """Slow is what takes longer than the permitted multiple of the stable release's p99, as known before this look."""
+    limit_s = slow_limit(evidence, objective)
+    users, logs = evidence.slow_users, evidence.slow
+    if limit_s:
+        users, mine, other = _events(users, _slow(canary, limit_s), _slow(stable, limit_s), policy.by)
+        logs = judge.update(logs, mine, other, share)
+    return replace(
+        evidence,
+        slow=logs,
+        slow_users=users,
+        canary_latency=judge.merge(evidence.canary_latency, canary.latency),
+        stable_latency=judge.merge(evidence.stable_latency, stable.latency),
+    )
+
+
+def slow_limit(evidence: Evidence, objective: Objective) -> float:
+    """Seconds above which an answer is slow; 0 while the baseline has too few samples."""
+    if sum(evidence.stable_latency) < BASELINE:
+        return 0.0
+    p99_s = judge.quantile(evidence.stable_latency, 0.99)
+    return max(objective.max_p99_ratio * p99_s, p99_s + NOISE_S)
+
+
+def _slow(window: Window, limit_s: float) -> tuple[str, ...]:
+    if window.tail:
+        return tuple(user for user, took_s in window.tail if took_s > limit_s)
+    return ("",) * judge.count_above(window.latency, limit_s)
+
+
+def _events(seen: Seen, canary: tuple[str, ...], stable: tuple[str, ...], by: SplitBy) -> tuple[Seen, int, int]:
+    """How many events of either release count: each, or each user's first when users are sticky. Who failed with both
+    in the same look counts for the stable one. Events of unknown users all count."""
+    if by is SplitBy.REQUEST:
+        return seen, len(canary), len(stable)
+    seen, other = _first(seen, stable)
+    seen, mine = _first(seen, canary)
+    return seen, mine + canary.count(""), other + stable.count("")
+
+
+def _first(seen: Seen, names: Iterable[str]) -> tuple[Seen, int]:
+    """Remember these users; also how many of them were new (and belong to the sample). Unknown ones are left out."""
+    import xxhash
+
+    known, level, new = dict.fromkeys(seen.hashes), seen.level, 0
+    for name in filter(None, names):
+        # Another seed than the buckets': which users are remembered must not depend on which release they meet.
+        place = xxhash.xxh32_intdigest(name.encode(), 1)
+        if place < 1 << (32 - level) and place not in known:
+            known[place] = None
+            new += 1
+        while len(known) > USERS_KEPT:
+            level += 1
+            known = dict.fromkeys(place for place in known if place < 1 << (32 - level))
+    return Seen(hashes=tuple(known), level=level), new
+
+
+def _fade(evidence: Evidence, standing: Standing) -> Evidence:
+    """Forget half, of both releases alike, so that they stay comparable. A baseline that gets no more answers stays."""
+    if evidence.recent_canary[0] <= RECENT:
+        return evidence
+    evidence = replace(
+        evidence,
+        recent_canary=_half(evidence.recent_canary),
+        canary_latency=judge.halve(evidence.canary_latency),
+    )
+    if standing.alone:
+        return evidence
+    return replace(
+        evidence,
+        recent_stable=_half(evidence.recent_stable),
+        stable_latency=judge.halve(evidence.stable_latency),
+    )
+
+
+def _half(counts: tuple[int, int]) -> tuple[int, int]:
+    return counts[0] // 2, counts[1] // 2

@@ -1,0 +1,93 @@
+"""What a rollout wants of the gateway and of the fleet, as functions of where it stands. Pure."""
+
+from __future__ import annotations
+
+from gapless.core.model import BUCKETS, Pool, Rollout, RolloutState, Split
+from gapless.rollout.observed import Observed
+from gapless.rollout.plan import PlanStep, steps_for
+
+
+def plan_of(rollout: Rollout) -> tuple[PlanStep, ...]:
+    return steps_for(rollout.policy, rollout.instances)
+
+
+def weight_of(rollout: Rollout) -> int:
+    """The new release's share of the users at the present step, in buckets of 10,000; 0 before the first."""
+    return plan_of(rollout)[rollout.step].weight if rollout.step >= 0 else 0
+
+
+def step_split(rollout: Rollout, weight: int) -> Split:
+    """The newcomer first, so that raising its share only adds users; salted by the rollout, so that another one meets
+    other users first."""
+    return Split(
+        service=rollout.service,
+        stable=rollout.before,
+        weights=((rollout.after, weight), (rollout.before, BUCKETS - weight)),
+        by=rollout.policy.by,
+        salt=f"{rollout.service}-{rollout.number}",
+    )
+
+
+def end_split(rollout: Rollout) -> Split:
+    """All users to the winner."""
+    return Split(service=rollout.service, stable=rollout.winner, weights=((rollout.winner, BUCKETS),))
+
+
+def split_of(rollout: Rollout, observed: Observed, patient: bool = True) -> Split | None:
+    """The split that is wanted now; None as long as the rollout has not touched it. `patient` is False when the old
+    pool has had its time to come back."""
+    if not rollout.shifted_at or rollout.state is RolloutState.STARTING:
+        return None
+    if rollout.state is RolloutState.SHIFTING:
+        return step_split(rollout, weight_of(rollout))
+    if rollout.winner == rollout.before and not rollout.applied_at:
+        return _way_back(rollout, observed, patient)
+    return end_split(rollout)
+
+
+def _way_back(rollout: Rollout, observed: Observed, patient: bool) -> Split | None:
+    """At once to an old pool that is full; to one that has shrunk only as many users as it can carry, while it grows.
+    Nobody is sent to a pool without a ready instance as long as the other one has some."""
+    ready, other = observed.ready.get(rollout.before, 0), observed.ready.get(rollout.after, 0)
+    if other and not ready:
+        return observed.split
+    shrunk = plan_of(rollout)[max(rollout.step, 0)].old_instances < rollout.instances
+    carried = BUCKETS * ready // rollout.instances
+    if not shrunk or not other or not patient or carried >= BUCKETS:
+        return end_split(rollout)
+    return step_split(rollout, min(BUCKETS - carried, _new_weight(rollout, observed.split)))
+
+
+def _new_weight(rollout: Rollout, split: Split | None) -> int:
+    """Never more than it has: an old instance that is lost on the way must not send users forward again."""
+    weights = dict(split.weights) if split else {}
+    return weights.get(rollout.after, 0) if weights else weight_of(rollout)
+
+
+def pool_of(rollout: Rollout, observed: Observed) -> Pool:
+    """The instances that are wanted now; together never fewer than were asked for."""
+    return Pool(service=rollout.service, sizes=_sizes(rollout, observed.pool))
+
+
+def _sizes(rollout: Rollout, pool: Pool | None) -> dict[str, int]:
+    if rollout.state.ended:
+        return {rollout.winner: rollout.instances}
+    if rollout.state is not RolloutState.FINISHING:
+        return {rollout.before: _old(rollout), rollout.after: new_needed(rollout)}
+    loser = rollout.before if rollout.winner == rollout.after else rollout.after
+    # Until the gateway has moved its last user the loser keeps what it has.
+    kept = 0 if rollout.applied_at else pool.sizes.get(loser, 0) if pool else rollout.instances
+    return {rollout.winner: rollout.instances, loser: kept}
+
+
+def new_needed(rollout: Rollout) -> int:
+    """The new release's instances that must be ready before its next users come (all of them once it is to win)."""
+    if rollout.winner == rollout.after:
+        return rollout.instances
+    return plan_of(rollout)[rollout.target].new_instances
+
+
+def _old(rollout: Rollout) -> int:
+    """Those of this step once the gateway has applied it, those of the step before until then."""
+    step = rollout.step if rollout.applied_at else rollout.step - 1
+    return plan_of(rollout)[step].old_instances if step >= 0 else rollout.instances
