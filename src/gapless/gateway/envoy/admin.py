@@ -1,0 +1,64 @@
+"""Envoy's admin interface over its Unix socket: as much HTTP as that takes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gapless.core.errors import GaplessError
+
+LIMIT_S = 5.0
+"""Envoy's main thread answers in milliseconds; one that does not is stuck."""
+
+ACTIVE = "http.gapless.downstream_rq_active"
+"""Requests that are under way."""
+
+
+async def ask(socket: Path, method: str, path: str) -> str:
+    """The body of the answer. Raises GaplessError when there is none, or when it is not a 200."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            status, body = await _exchange(socket, method, path)
+    except (OSError, TimeoutError) as error:
+        raise GaplessError(f"Envoy's admin socket {socket} does not answer: {error!r}") from error
+    if status != 200:
+        raise GaplessError(f"Envoy's admin interface answers {status} to {method} {path}: {body}")
+    return body
+
+
+async def drain(socket: Path) -> None:
+    """Tell every client to leave: responses say `Connection: close` from now on."""
+    await ask(socket, "POST", "/drain_listeners?graceful")
+
+
+async def active_requests(socket: Path) -> int:
+    """Requests under way."""
+    text = await ask(socket, "GET", f"/stats?filter=^{ACTIVE}$")
+    return int(text.partition(":")[2] or 0)
+
+
+@dataclass(slots=True)
+class _Body:
+    """Receives the parser's calls."""
+
+    parts: list[bytes] = field(default_factory=list)
+
+    def on_body(self, part: bytes) -> None:
+        self.parts.append(part)
+
+
+async def _exchange(socket: Path, method: str, path: str) -> tuple[int, str]:
+    import httptools
+
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    try:
+        head = f"{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head.encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+    body = _Body()
+    parser = httptools.HttpResponseParser(body)
+    parser.feed_data(answer)
+    return parser.get_status_code(), b"".join(body.parts).decode()

@@ -1,0 +1,192 @@
+"""What one Envoy has and what it is sent next: delta xDS as a pure state machine.
+
+One response is under way at a time, and what is added goes clusters → load assignments → listener → routes, each only
+when all before it is acknowledged; what is removed goes the other way. So nothing ever leads to what is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
+
+_REMOVALS = (ROUTES, LISTENER, CLUSTER, LOAD)
+"""A load assignment goes with its cluster; what is said about it afterwards only answers who still asks."""
+
+_ABSENT = ""
+"""Known version of a name that Envoy was told does not exist."""
+_UNSURE = "?"
+"""Known version of a name in a refused response: Envoy may have taken it all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A resource: the version is a hash of the bytes, so that it means the same to every control plane."""
+
+    version: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The truth at one moment: type URL → name → resource."""
+
+    by_type: Mapping[str, Mapping[str, Item]]
+
+    def __getitem__(self, type_url: str) -> Mapping[str, Item]:
+        return self.by_type.get(type_url, {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A DeltaDiscoveryRequest. `error` is Envoy's own words when it refuses the response `nonce`."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A DeltaDiscoveryResponse."""
+
+    type_url: str
+    nonce: str
+    items: Mapping[str, Item]
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Subscription:
+    """What a connection wants and has of one type."""
+
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    known: dict[str, str] = field(default_factory=dict)
+    """name → version that Envoy has acknowledged."""
+    answered: bool = False
+    refused: Snapshot | None = None
+    """Nothing of this type is sent again until the truth changes: it would be refused again."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """One stream. `asked` and `acknowledged` take in events; `next` decides."""
+
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    under_way: Told | None = None
+    count: int = 0
+
+    def asked(self, request: Asked, truth: Snapshot | None) -> str:
+        """Take in a request; returns Envoy's words when it refused what was under way, else an empty string."""
+        subscription = self.subscriptions.get(request.type_url)
+        if subscription is None:
+            implied = not request.subscribe and request.type_url in (CLUSTER, LISTENER)
+            subscription = self.subscriptions[request.type_url] = Subscription(wildcard=implied)
+        self._subscribe(subscription, request)
+        told = self.under_way
+        if told is None or not request.nonce or told.nonce != request.nonce:
+            return ""
+        self.under_way = None
+        _conclude(subscription, told, request.error)
+        if request.error:
+            subscription.refused = truth
+        elif told.type_url == CLUSTER:
+            self._warm(told)
+        return request.error
+
+    def next(self, truth: Snapshot | None) -> Told | None:
+        """The response that is due now, which is then under way."""
+        if truth is None or self.under_way is not None:
+            return None
+        for type_url, items, removed in self._due(truth):
+            self.count += 1
+            self.under_way = Told(type_url=type_url, nonce=str(self.count), items=items, removed=removed)
+            return self.under_way
+        return None
+
+    def settled(self, truth: Snapshot) -> bool:
+        """Whether Envoy has acknowledged all of it and has nothing else."""
+        return self.under_way is None and all(self._has(t, truth) for t in ORDER) and not any(self._due(truth))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it wants everything, as Envoy does; gRPC's own client asks for each resource by name."""
+        clusters = self.subscriptions.get(CLUSTER)
+        return clusters is not None and clusters.wildcard
+
+    def _subscribe(self, subscription: Subscription, request: Asked) -> None:
+        for name in request.subscribe:
+            if name == "*":
+                subscription.wildcard = True
+                continue
+            subscription.names.add(name)
+            subscription.known.pop(name, None)  # asking again means: send it again
+        for name in request.unsubscribe:
+            if name == "*":
+                subscription.wildcard = False
+            subscription.names.discard(name)
+            subscription.known.pop(name, None)
+        subscription.known.update(request.initial)
+
+    def _warm(self, told: Told) -> None:
+        """A changed cluster waits for its load assignment to be sent again (facts: pitfall 1)."""
+        loads = self.subscriptions.get(LOAD)
+        if loads is not None:
+            for name in told.items:
+                loads.known.pop(name, None)
+
+    def _due(self, truth: Snapshot) -> Iterator[tuple[str, dict[str, Item], tuple[str, ...]]]:
+        for type_url in ORDER:
+            items = self._additions(type_url, truth)
+            if items is not None:
+                yield type_url, items, ()
+            if self.whole and not self._has(type_url, truth):
+                return
+        for type_url in _REMOVALS:
+            removed = self._removals(type_url, truth)
+            if removed:
+                yield type_url, {}, removed
+
+    def _additions(self, type_url: str, truth: Snapshot) -> dict[str, Item] | None:
+        subscription = self.subscriptions.get(type_url)
+        if subscription is None or subscription.refused is truth:
+            return None
+        items = {
+            name: item
+            for name, item in truth[type_url].items()
+            if (subscription.wildcard or name in subscription.names) and subscription.known.get(name) != item.version
+        }
+        first_and_empty = subscription.wildcard and not subscription.answered and not subscription.known
+        return items if items or first_and_empty else None
+
+    def _removals(self, type_url: str, truth: Snapshot) -> tuple[str, ...]:
+        subscription = self.subscriptions.get(type_url)
+        if subscription is None or subscription.refused is truth:
+            return ()
+        gone = {n for n in (*subscription.known, *subscription.names) if n not in truth[type_url]}
+        return tuple(sorted(n for n in gone if subscription.known.get(n) != _ABSENT))
+
+    def _has(self, type_url: str, truth: Snapshot) -> bool:
+        subscription = self.subscriptions.get(type_url)
+        if subscription is None:
+            return not (self.whole and truth[type_url])
+        wanted = truth[type_url] if self.whole else subscription.names & truth[type_url].keys()
+        return all(subscription.known.get(name) == truth[type_url][name].version for name in wanted)
+
+
+def _conclude(subscription: Subscription, told: Told, error: str) -> None:
+    subscription.answered = True
+    for name, item in told.items.items():
+        subscription.known[name] = _UNSURE if error else item.version
+    for name in told.removed:
+        if error:
+            subscription.known[name] = _UNSURE
+        elif name in subscription.names:
+            subscription.known[name] = _ABSENT
+        else:
+            subscription.known.pop(name, None)

@@ -1,0 +1,215 @@
+"""Envoy's routes: host and path to a service, then its split to a release.
+
+Each route of a service becomes, in the order in which Envoy looks:
+
+1. while it has several releases that answer: for each of them the override by header, then by cookie;
+2. while a split by user divides it: the route of an unknown visitor, who is split by the request's id and given a
+   cookie of that value, so that the first request already goes where the later ones will;
+3. the split itself, by user or by request.
+
+Each of these twice, since what may be repeated depends on the method: GET, HEAD, OPTIONS, PUT and DELETE (RFC 9110
+§9.2.2) and anything with an `idempotency-key` are sent again when the instance dies under them, the rest only when it
+cannot have seen the request. A 5xx that the application gave is never repeated.
+
+Headers of clients: `x-gapless-release` chooses a release; `x-gapless-deadline-ms` is set here, where a deadline begins;
+`x-envoy-*` are removed (listener).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gapless.core.model import Route, RouteTable, ServiceTable, SplitBy
+from gapless.gateway.envoy.clusters import cluster_name
+from gapless.gateway.envoy.listener import NAME
+from gapless.gateway.envoy.shares import Shares, answered_shares, reachable
+
+Json = dict[str, Any]
+
+RELEASE_HEADER = "x-gapless-release"
+RELEASE_COOKIE = "gapless-release"
+USER_HEADER = "x-user-id"
+USER_COOKIE = "gapless-user"
+DEADLINE_HEADER = "x-gapless-deadline-ms"
+DRAINING_HEADER = "x-gapless-draining"
+"""On a 503: the instance has not begun the request, because it is going away."""
+
+USER_COOKIE_AGE_S = 30 * 24 * 3600
+"""Longer than any rollout."""
+
+RETRIES = 3
+UNSEEN = "connect-failure,refused-stream,reset-before-request"
+"""The instance cannot have seen the request: safe for every method."""
+REPEATABLE = UNSEEN + ",reset,retriable-headers"
+_IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE"
+
+NOWHERE = (
+    "No service has a route for this host and path.\n"
+    "Add one under `routes:` of the service in gapless.yaml; `gapless status` lists those that exist.\n"
+)
+
+
+def route_configuration(table: RouteTable) -> Json:
+    """envoy.config.route.v3.RouteConfiguration with a virtual host for each host that is named, and one for all."""
+    hosts = {"*"} | {route.host for service in table.services for route in service.routes}
+    return {
+        "name": NAME,
+        "virtual_hosts": [_virtual_host(host, table) for host in sorted(hosts)],
+        "validate_clusters": True,  # otherwise a route to nowhere is accepted and answers 503
+        "ignore_port_in_host_matching": True,
+        "response_headers_to_remove": [DRAINING_HEADER],
+    }
+
+
+def _virtual_host(host: str, table: RouteTable) -> Json:
+    """Envoy picks the most specific host and looks nowhere else, so that each lists what wider ones offer as well."""
+    mine = [(r, service) for service in table.services for r in service.routes if covers(r.host, host)]
+    mine.sort(key=lambda found: (-len(found[0].path), -len(found[0].host.lstrip("*")), found[1].service))
+    routes = [route for r, service in mine for route in service_routes(service, r)]
+    return {"name": host, "domains": [host], "routes": [*routes, _nowhere()]}
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether a route for `pattern` (`*`, `*.example.com` or a name) also answers for `host`."""
+    if pattern.startswith("*"):
+        return host.endswith(pattern[1:])
+    return host == pattern
+
+
+def service_routes(table: ServiceTable, route: Route) -> list[Json]:
+    """envoy.config.route.v3.Route messages for one route of a service, in order."""
+    found = []
+    for headers, action, more in (*_overrides(table), *_split(table)):
+        for method, retry in ((_once_only(), UNSEEN), ([], REPEATABLE)):
+            found.append(_route(table, route, [*headers, *method], {**action, "retry_policy": _retry(retry)}, more))
+    return found
+
+
+def _route(table: ServiceTable, route: Route, headers: list[Json], action: Json, more: Json) -> Json:
+    deadline_ms = str(round(table.timeout_s * 1000))
+    return {
+        "name": table.service,
+        "match": {**_path(route.path), "headers": headers},
+        "route": {**action, "timeout": f"{table.timeout_s:.3f}s"},
+        "request_headers_to_add": [_set(DEADLINE_HEADER, deadline_ms)],
+        **more,
+    }
+
+
+def _path(path: str) -> Json:
+    """`/orders` is for itself and what is below it, not for `/orders-old`."""
+    return {"prefix": path} if path.endswith("/") else {"path_separated_prefix": path}
+
+
+def _overrides(table: ServiceTable) -> Iterator[tuple[list[Json], Json, Json]]:
+    alive = sorted(reachable(table))
+    if len(alive) < 2:
+        return
+    for by in (_by_header, _by_cookie):
+        for release in alive:
+            yield [by(release)], _weighted(table.service, ((release, 1),)), {}
+
+
+def _by_header(release: str) -> Json:
+    return {"name": RELEASE_HEADER, "string_match": {"exact": release}}
+
+
+def _by_cookie(release: str) -> Json:
+    return _cookie_match(RELEASE_COOKIE, re.escape(release))
+
+
+def _cookie_match(name: str, value: str) -> Json:
+    regex = rf"(?:.*;\s*)?{name}={value}\s*(?:;.*)?"
+    return {"name": "cookie", "string_match": {"safe_regex": {"regex": regex}}}
+
+
+def _split(table: ServiceTable) -> Iterator[tuple[list[Json], Json, Json]]:
+    parts = answered_shares(table)
+    action = _weighted(table.service, parts)
+    if table.split.by is not SplitBy.USER or len(parts) == 1:
+        yield [], action, {}
+        return
+    action["weighted_clusters"]["use_hash_policy"] = True
+    yield _unknown_visitor(), {**action, "hash_policy": _policies(table.split.salt, unknown=True)}, _remember()
+    yield [], {**action, "hash_policy": _policies(table.split.salt, unknown=False)}, {}
+
+
+def _weighted(service: str, parts: Shares) -> Json:
+    """Weighted clusters even for one: only they can name the release in the response."""
+    return {"weighted_clusters": {"clusters": [_part(service, release, weight) for release, weight in parts]}}
+
+
+def _part(service: str, release: str, weight: int) -> Json:
+    return {
+        "name": cluster_name(service, release),
+        "weight": weight,
+        "response_headers_to_add": [_set(RELEASE_HEADER, release.replace("%", "%%"))],
+    }
+
+
+def _unknown_visitor() -> list[Json]:
+    cookie = _cookie_match(USER_COOKIE, "[^;]+")
+    return [
+        {"name": USER_HEADER, "present_match": False},
+        {**cookie, "invert_match": True, "treat_missing_header_as_empty": True},
+    ]
+
+
+def _remember() -> Json:
+    value = f"{USER_COOKIE}=%REQ(x-request-id)%; Path=/; Max-Age={USER_COOKIE_AGE_S}; HttpOnly; SameSite=Lax"
+    header = {"key": "set-cookie", "value": value}
+    return {"response_headers_to_add": [{"header": header, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]}
+
+
+def _policies(salt: str, *, unknown: bool) -> list[Json]:
+    """xxHash64 over `salt:user`, as `core.model.bucket_of`; the first that is there decides."""
+    salted = salt.replace("\\", "\\\\") + ":"
+    if unknown:
+        return [_hash("x-request-id", "^", salted)]
+    cookie = rf"^(?:.*;\s*)?{USER_COOKIE}=([^;]+).*$"
+    return [_hash(USER_HEADER, "^", salted), _hash("cookie", cookie, salted + r"\1")]
+
+
+def _hash(header: str, pattern: str, substitution: str) -> Json:
+    rewrite = {"pattern": {"regex": pattern}, "substitution": substitution}
+    return {"header": {"header_name": header, "regex_rewrite": rewrite}, "terminal": True}
+
+
+def _once_only() -> list[Json]:
+    method = {"name": ":method", "string_match": {"safe_regex": {"regex": _IDEMPOTENT}}, "invert_match": True}
+    return [method, {"name": "idempotency-key", "present_match": False}]
+
+
+def _retry(on: str) -> Json:
+    previous = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    return {
+        "retry_on": on,
+        "retriable_headers": [{"name": DRAINING_HEADER, "present_match": True}],
+        "num_retries": RETRIES,
+        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.200s"},
+        "retry_host_predicate": [
+            {"name": "previous_hosts", "typed_config": {"@type": f"type.googleapis.com/{previous}"}}
+        ],
+        "host_selection_retry_max_attempts": 5,  # how often to draw again when the one that failed is drawn
+    }
+
+
+def _set(key: str, value: str) -> Json:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _nowhere() -> Json:
+    return {
+        "name": "nowhere",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 404, "body": {"inline_string": NOWHERE}},
+    }
+
+
+def referenced(configuration: Json) -> frozenset[str]:
+    """The clusters that a route configuration leads to."""
+    routes: Iterable[Json] = (r for host in configuration["virtual_hosts"] for r in host["routes"])
+    parts = (p for r in routes if "route" in r for p in r["route"]["weighted_clusters"]["clusters"])
+    return frozenset(part["name"] for part in parts)

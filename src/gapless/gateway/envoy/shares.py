@@ -1,0 +1,52 @@
+"""Which release answers which buckets, as the gateway is told it."""
+
+from __future__ import annotations
+
+from gapless.core.model import BUCKETS, ServiceTable, Split
+
+Shares = tuple[tuple[str, int], ...]
+"""(release, buckets) in the order of the buckets; the buckets sum to 10,000."""
+
+
+def releases(table: ServiceTable) -> tuple[str, ...]:
+    """Every release that the table names, sorted."""
+    named = {release for release, _ in table.split.weights}
+    return tuple(sorted(named | {table.split.stable} | {e.release for e in table.endpoints}))
+
+
+def reachable(table: ServiceTable) -> frozenset[str]:
+    """The releases with an instance that may be asked now."""
+    return frozenset(e.release for e in table.endpoints if not e.draining)
+
+
+def shares(split: Split) -> Shares:
+    """The split as ranges of buckets that say the same as `Split.release_of`: what the weights leave is the stable
+    release's, what goes beyond 10,000 is nobody's."""
+    found: list[tuple[str, int]] = []
+    left = BUCKETS
+    for release, weight in (*split.weights, (split.stable, BUCKETS)):
+        taken = min(weight, left)
+        left -= taken
+        if taken:
+            found.append((release, taken))
+    return _merged(found)
+
+
+def answered_shares(table: ServiceTable) -> Shares:
+    """The split, but what belongs to a release that nobody can ask goes to one that answers, the stable one if it does:
+    no request is lost that a healthy release could have answered. Other users keep their buckets."""
+    alive = reachable(table)
+    if not alive:
+        return shares(table.split)
+    stand_in = table.split.stable if table.split.stable in alive else min(alive)
+    return _merged([(release if release in alive else stand_in, weight) for release, weight in shares(table.split)])
+
+
+def _merged(parts: list[tuple[str, int]]) -> Shares:
+    merged: list[tuple[str, int]] = []
+    for release, weight in parts:
+        if merged and merged[-1][0] == release:
+            merged[-1] = (release, merged[-1][1] + weight)
+        else:
+            merged.append((release, weight))
+    return tuple(merged)
