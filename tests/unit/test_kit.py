@@ -387,14 +387,14 @@ async def test_a_check_that_fails_later_makes_unready_and_back() -> None:
 async def test_metrics_count_by_method_and_class() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/boom":
-            raise ValueError
+            raise ValueError("boom")
         await echo(scope, receive, send)
 
     made, _ = service(app)
     await ask(made)
     await ask(made)
     await ask(made, method="BREW")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="boom"):
         await ask(made, "/boom", "POST")
     await ask(made, "/readyz")
     (total,) = [sample for sample in made.samples() if sample["name"] == "gapless_requests"]
