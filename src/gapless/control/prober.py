@@ -58,14 +58,12 @@ class Prober:
         self._events = events
         self._probe = probe
         self._due: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
         self.jobs = Jobs(lambda: None)
 
     async def step(self) -> None:
         live = {i.id: i for i in self._records.instances() if i.pid and i.phase in _PROBED}
         for gone in self._due.keys() - live.keys():
             del self._due[gone]
-            self._failures.pop(gone, None)
         now = self._world.now()
         for name, instance in live.items():
             if self._due.get(name, 0.0) <= now:
@@ -77,13 +75,9 @@ class Prober:
         await self._judge(instance, ok, detail)
 
     async def _judge(self, instance: Instance, ok: bool, detail: str) -> None:
-        name, now_at = instance.id, self._world.time()
-        failures = 0 if ok else self._failures.get(name, 0)
-        asked = await self._records.amend(
-            instance, lambda i: replace(probed(replace(i, failures=failures), ok, now_at, detail), failures=0)
-        )
-        self._failures[name] = 0 if ok else failures + 1
-        self._due[name] = self._world.now() + _pause_s(asked or instance, self._failures[name])
+        now_at = self._world.time()
+        asked = await self._records.amend(instance, lambda i: _uncounted(probed(i, ok, now_at, detail)))
+        self._due[instance.id] = self._world.now() + _pause_s(asked or instance)
         if asked and asked.phase is not instance.phase:
             self._events(InstanceChanged(instance=asked))
 
@@ -91,7 +85,12 @@ class Prober:
 _PROBED = (Phase.STARTING, Phase.READY, Phase.UNREADY)
 
 
-def _pause_s(instance: Instance, failures: int) -> float:
+def _uncounted(instance: Instance) -> Instance:
+    """Failures before the first success mean nothing; counting them would write a record ten times a second."""
+    return replace(instance, failures=0) if instance.phase is Phase.STARTING else instance
+
+
+def _pause_s(instance: Instance) -> float:
     if instance.phase is Phase.STARTING:
         return EVERY_STARTING_S
-    return EVERY_FAILING_S if failures or instance.phase is Phase.UNREADY else EVERY_READY_S
+    return EVERY_FAILING_S if instance.failures or instance.phase is Phase.UNREADY else EVERY_READY_S

@@ -13,7 +13,7 @@ from gapless.control.table import route_table
 from gapless.core import codec
 from gapless.core.errors import TrafficRefused
 from gapless.core.events import Events, GatewayRefused
-from gapless.core.model import Instance, Phase, RouteTable
+from gapless.core.model import Instance, Phase, RouteTable, Split
 from gapless.core.ports import Traffic, World
 
 SETTLE_S = 0.2
@@ -41,6 +41,10 @@ class Feed:
         async with self._changed:
             self._serial += 1
             self._changed.notify_all()
+
+    def remove(self) -> None:
+        """The system is down: nobody shall be sent to its last addresses."""
+        self._path.unlink(missing_ok=True)
 
     async def follow(self) -> AsyncIterator[bytes]:
         """The present document, then each newer one; a slow reader skips to the newest."""
@@ -91,6 +95,11 @@ class Router:
             self._events(GatewayRefused(text=error.what))
             raise
         self._applied, self._refused, self.refusal = table, None, ""
+
+    def applied_split(self, service: str) -> Split | None:
+        """The split that the gateway obeys."""
+        tables = self._applied.services if self._applied else ()
+        return next((table.split for table in tables if table.service == service), None)
 
     def _note_unrouted(self) -> None:
         draining = [i for i in self._records.instances() if i.phase is Phase.DRAINING]

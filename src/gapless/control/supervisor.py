@@ -16,6 +16,8 @@ from gapless.core.supervise import Drain, Forget, Start, Stop, supervise
 
 LOG_LINES = 20
 """Of a failed instance's log, kept with the reason."""
+NEEDS_LIMIT_S = 30.0
+"""How long a service waits for those it needs before it is started without them."""
 
 
 class Supervisor:
@@ -29,6 +31,7 @@ class Supervisor:
         self._world = world
         self._events = events
         self._unrouted = unrouted
+        self._began = 0.0
         self.jobs = Jobs(lambda: None)
 
     async def step(self) -> None:
@@ -92,13 +95,22 @@ class Supervisor:
         for action in actions:
             match action:
                 case Start(release):
-                    await self._start(service, release)
+                    if not self._must_wait(service, instances):
+                        await self._start(service, release)
                 case Drain(name, why, failed):
                     await self._move(by_id[name], Phase.DRAINING, failed, why)
                 case Stop(name):
                     self._stop(service, by_id[name])
                 case Forget(name):
                     await self._records.write(delete=[by_id[name]])
+
+    def _must_wait(self, service: Service, instances: list[Instance]) -> bool:
+        """Ordered start: a service that does not run yet waits for those it needs, but not for ever: with one of them
+        broken for good it may still answer some requests."""
+        self._began = self._began or self._world.now()
+        if any(i.phase is not Phase.STOPPED for i in instances) or self._world.now() - self._began > NEEDS_LIMIT_S:
+            return False
+        return any(all(i.phase is not Phase.READY for i in self._records.instances(needed)) for needed in service.needs)
 
     async def _start(self, service: Service, release: str) -> None:
         now_at = self._world.time()

@@ -1,0 +1,90 @@
+"""Watching a rollout from the command line, also across a restart of the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from gapless.cli.client import ControlClient
+from gapless.cli.output import emit, line, note
+from gapless.core.errors import ControlUnreachable, RolledBack
+from gapless.core.world import RealWorld
+
+AWAY_LIMIT_S = 120.0
+"""How long a control plane may be away before the watcher gives up; the rollout itself never does."""
+AGAIN_EVERY_S = 0.5
+
+
+def watch_rollout(client: ControlClient, rollout: dict[str, Any], *, json: bool, detach: bool) -> None:
+    """Show each move of a rollout until its end. Raises RolledBack when it ends so (as JSON: the exit status alone)."""
+    last = rollout
+    for last in () if detach else _follow(client, rollout):
+        if not json:
+            line(describe(last))
+    if json or detach:
+        emit(last if json else describe(last), json)
+    if last["state"] != "rolled back":
+        return
+    if json:
+        raise typer.Exit(RolledBack.exit_code)
+    raise _rolled_back(last)
+
+
+def _follow(client: ControlClient, rollout: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    path = f"/v1/services/{rollout['service']}/rollouts/{rollout['number']}"
+    shown = ""
+    for now in _lines_across_restarts(client, path):
+        text = describe(now)
+        if text != shown or now["state"] in ENDED:
+            yield now
+        shown = text
+        if now["state"] in ENDED:
+            return
+
+
+ENDED = ("promoted", "rolled back")
+
+
+def _lines_across_restarts(client: ControlClient, path: str) -> Iterator[dict[str, Any]]:
+    import asyncio
+
+    world = RealWorld()
+    seen_at = world.now()
+    while True:
+        try:
+            for line in client.lines(path):
+                seen_at = world.now()
+                yield line
+        except ControlUnreachable:
+            if world.now() - seen_at > AWAY_LIMIT_S:
+                raise
+            if world.now() - seen_at < 2 * AGAIN_EVERY_S:
+                note("the control plane is away; the rollout goes on when it is back")
+        asyncio.run(world.sleep(AGAIN_EVERY_S))
+
+
+def describe(rollout: dict[str, Any]) -> str:
+    """One line for people."""
+    head = f"{rollout['service']} {rollout['before']} → {rollout['after']}: "
+    paused = " (paused)" if rollout["paused"] else ""
+    if rollout["state"] == "shifting":
+        return f"{head}{rollout['share']:.0%} of users{paused}"
+    if rollout["state"] in ENDED or rollout["state"] == "finishing":
+        outcome = "refused" if rollout["refused"] else rollout["state"]
+        return f"{head}{outcome}: {rollout['reason']}"
+    return f"{head}{rollout['state']}{paused}"
+
+
+def _rolled_back(rollout: dict[str, Any]) -> RolledBack:
+    what = "refused" if rollout["refused"] else "rolled back"
+    log = f"\nlast lines of its log:\n{_indent(rollout['log'])}" if rollout["log"] else ""
+    return RolledBack(
+        f"{rollout['after']} was {what}: {rollout['reason']}{log}",
+        f"{rollout['service']} answers with {rollout['before']}; mend the release and deploy it under a new name.",
+    )
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
