@@ -13,8 +13,8 @@ INHERITED = (
     "HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ",
     "USER",
 )  # fmt: skip
-"""All that is taken over from whoever started the control plane (and LC_*): settings belong into `env:`, where a
-release keeps them, so that an instance does not depend on the terminal of the person who last typed `gapless up`."""
+"""All that is taken over from who started the control plane (and LC_*, GAPLESS_*): settings belong into `env:`, where
+a release keeps them, so that an instance does not depend on the terminal of the person who last typed `gapless up`."""
 
 SOCKET_PATH_LIMIT = 100
 """Linux allows 107 bytes (unix(7)); the rest is room for the names that a server makes from it."""
@@ -81,7 +81,7 @@ def environment(
     first: Path | None,
 ) -> dict[str, str]:
     """The whole environment. `first`: a directory of programs that come before those of PATH. Later ones win."""
-    taken = {k: v for k, v in inherited.items() if k in INHERITED or k.startswith("LC_")}
+    taken = {k: v for k, v in inherited.items() if k in INHERITED or k.startswith(("LC_", "GAPLESS_"))}
     if first:
         taken["PATH"] = ":".join(filter(None, (str(first), taken.get("PATH", ""))))
     settings = {**service.env, **release.env}

@@ -52,7 +52,7 @@ def copy_tree(source: Path, target: Path, digest: Digest, without: Path) -> int:
         if entry.is_symlink():
             _copy_link(source, path, place, digest)
         elif entry.is_dir():
-            feed(digest, b"directory", path.encode())
+            feed(digest, b"directory", os.fsencode(path))
             os.mkdir(place)
         else:
             _copy_entry(entry, path, place, digest)
@@ -98,7 +98,7 @@ def _copy_link(source: Path, path: str, place: Path, digest: Digest) -> None:
             f"{source / path} is a link that leaves {source} (to {os.readlink(source / path)})",
             f"Put the file itself there, or name the link in {IGNORE_FILE}.",
         )
-    feed(digest, b"link", path.encode(), target.encode())
+    feed(digest, b"link", os.fsencode(path), os.fsencode(target))
     os.symlink(target, place)
 
 
@@ -115,7 +115,7 @@ def _is_within(path: str, top: str) -> bool:
 
 def _copy_entry(entry: os.DirEntry[str], path: str, place: Path, digest: Digest) -> None:
     mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o555
-    feed(digest, b"file", path.encode(errors="surrogateescape"), oct(mode).encode())
+    feed(digest, b"file", os.fsencode(path), oct(mode).encode())
     copy_file(Path(entry.path), place, digest)
     os.chmod(place, mode | stat.S_IRUSR)
 

@@ -71,7 +71,7 @@ async def check_fleet(make: MakeFleet) -> None:
 
 
 async def run_check(check: FleetCheck, rig: FleetRig) -> None:
-    """Run one check and stop what it started. Raises AssertionError or TimeoutError, with the check's name in a note."""
+    """Run one check, stop what it started. Raises AssertionError or TimeoutError, with the check's name in a note."""
     try:
         async with asyncio.timeout(LIMIT_S):
             await check(rig)
