@@ -20,6 +20,9 @@ RETRIED_STATUSES = frozenset({502, 503, 504})
 class RetryPolicy:
     attempts: int = 3
     """Sent attempts of one call, the first included; in an outage the budget bounds them before this does."""
+    rounds: int = 10
+    """Rounds over all instances in which nobody could be reached. They load no one, so that the budget does not count
+    them; with the waits in between they outlast the replacement of a crashed instance."""
     base_s: float = 0.025
     cap_s: float = 0.25
     """Full jitter: a wait is uniform in [0, min(cap, base · 2ⁿ)]; it spreads a herd and is short beside a deadline."""
@@ -38,7 +41,7 @@ def repeatable(method: str, idempotency_key: str) -> bool:
 
 def backoff(policy: RetryPolicy, attempt: int, dice: float) -> float:
     """Seconds to wait after the `attempt`-th failure (from 1). `dice` is uniform in [0, 1)."""
-    return dice * min(policy.cap_s, policy.base_s * 2.0 ** (attempt - 1))
+    return dice * min(policy.cap_s, policy.base_s * 2.0 ** min(max(attempt - 1, 0), 30))
 
 
 @dataclass(slots=True)
