@@ -99,8 +99,9 @@ def quantile(histogram: Sequence[int], q: float) -> float:
 def _within(bucket: int, part: float) -> float:
     if bucket >= len(HISTOGRAM_BOUNDS_S):
         return HISTOGRAM_BOUNDS_S[-1]
-    low = HISTOGRAM_BOUNDS_S[bucket - 1] if bucket else 0.0
-    return low + max(part, 0.0) * (HISTOGRAM_BOUNDS_S[bucket] - low)
+    high = HISTOGRAM_BOUNDS_S[bucket]
+    low = HISTOGRAM_BOUNDS_S[bucket - 1] if bucket else high / 2
+    return low + max(part, 0.0) * (high - low)
 
 
 def count_above(histogram: Sequence[int], threshold_s: float) -> int:
