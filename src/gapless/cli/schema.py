@@ -6,11 +6,10 @@ from __future__ import annotations
 def schema_command() -> None:
     """Print the JSON Schema of gapless.yaml, for editors and checks.
 
-    \b
-    Example:
-      gapless schema > gapless.schema.json
-      # then, as the first line of gapless.yaml:
-      # yaml-language-server: $schema=gapless.schema.json
+    An editor uses it when the first line of gapless.yaml is
+    `# yaml-language-server: $schema=gapless.schema.json`.
+
+    Example: gapless schema > gapless.schema.json
     """
     from gapless.cli.output import emit
     from gapless.config import schema

@@ -8,9 +8,7 @@ from gapless.cli.output import Json, emit
 def version_command(json: Json = False) -> None:
     """Print the version of Gapless and of what it runs on.
 
-    \b
-    Example:
-      gapless version --json
+    Example: gapless version --json
     """
     import platform
 

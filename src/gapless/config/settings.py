@@ -143,7 +143,7 @@ class RolloutSettings(Settings):
         tuple[Step, ...],
         AfterValidator(_rising),
         Field(
-            description="Shares of the users, rising, the last one 100%.",
+            description="Shares of the users for `canary`, rising, the last one 100%.",
             examples=[["10%", "50%", "100%"]],
             json_schema_extra={"default": ["1%", "5%", "25%", "100%"]},
         ),
@@ -200,7 +200,7 @@ class ServiceSettings(Settings):
         Command,
         Field(
             min_length=1,
-            description="Any program that speaks HTTP; `{host}` and `{port}` are replaced. Either this or `app`.",
+            description="Any program that speaks HTTP; `{host}`, `{port}`, `{state}` are replaced. Or else `app`.",
             examples=[["./orders", "--port", "{port}"]],
         ),
     ] = ()
@@ -218,7 +218,11 @@ class ServiceSettings(Settings):
         tuple[Name, ...], Field(description="Services that must be ready first.", examples=[["inventory"]])
     ] = ()
     env: Annotated[
-        dict[Variable, Text], Field(description="Environment variables.", examples=[{"LOG_LEVEL": "info"}])
+        dict[Variable, Text],
+        Field(
+            description="Environment variables; `{state}` in a value is the state directory.",
+            examples=[{"DATA": "{state}/data"}],
+        ),
     ] = {}
     ready: Annotated[
         str,
