@@ -88,7 +88,7 @@ def _run(spec: LoadSpec, log: Path | None, *, quiet: bool) -> Summary:
 
     spec.check()
     try:
-        sink = log.open("wb") if log else None
+        sink = log.open("wb", buffering=0) if log else None  # whoever follows the log sees each line at once
     except OSError as error:
         raise ConfigError(f"--log {log} cannot be written: {error}", "Give a path in a directory of yours.") from error
     try:
