@@ -13,6 +13,7 @@ from gapless.fleet.process import (
     describe_status,
     hold,
     kill,
+    kill_children,
     leaders,
     members,
     parse_mark,
@@ -25,14 +26,14 @@ from gapless.fleet.process import (
 
 
 def found(pid, session, instance="", began=1):
-    return Found(stat=Stat(pid=pid, state="S", session=session, began=began), instance=instance)
+    return Found(stat=Stat(pid=pid, state="S", parent=1, session=session, began=began), instance=instance)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(min_size=1, max_size=15).filter(lambda t: "\0" not in t))
 def test_a_command_may_have_any_name(name):
     line = f"12 ({name}) S 1 12 7 34816 12 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0"
-    assert parse_stat(line) == Stat(pid=12, state="S", session=7, began=98765)
+    assert parse_stat(line) == Stat(pid=12, state="S", parent=1, session=7, began=98765)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,15 @@ def test_this_process_can_be_held_but_is_not_found():
 def test_a_number_that_was_given_away_is_not_hit():
     stat = read_stat(os.getpid())
     assert stat
-    other = Stat(pid=stat.pid, state="S", session=stat.session, began=stat.began - 1)
+    other = Stat(pid=stat.pid, state="S", parent=1, session=stat.session, began=stat.began - 1)
     assert hold(other) is None
     kill(other)  # or this test would not end
+
+
+def test_only_children_with_a_session_of_their_own_are_killed_as_a_group():
+    kill_children(os.getpid())
+    kill_children(os.getppid())
+    kill_children(1 << 30)
 
 
 def test_what_is_gone_is_none():

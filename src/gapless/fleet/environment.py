@@ -15,6 +15,7 @@ from pathlib import Path
 from gapless.core.errors import ReleaseError
 from gapless.core.ports import World
 from gapless.fleet.logs import tail
+from gapless.fleet.process import kill_children
 
 LAST_LINES = 15
 """Of a failed step, shown in the error: pip says why at the end."""
@@ -66,7 +67,8 @@ class Builder:
         try:
             return await process.wait()
         except BaseException:
-            _kill_session(process.pid)  # pip has children of its own
+            kill_children(process.pid)  # pip starts programs of its own
+            process.kill(signal.SIGKILL)
             await process.wait()
             raise
 
@@ -81,13 +83,6 @@ class Builder:
 def build_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """What pip sees: everything (proxies, its own settings, credentials helpers) but what would bend Python itself."""
     return {k: v for k, v in inherited.items() if k != "VIRTUAL_ENV" and not k.startswith("PYTHON")}
-
-
-def _kill_session(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _relocate(scripts: Path, built_at: str, used_at: str) -> None:

@@ -188,8 +188,7 @@ class LocalFleet:
             if not self._roster.find(record.id):
                 self._adopt_recorded(record)
         for name in {one.instance for one in found if one.instance and not self._roster.find(one.instance)}:
-            lost = process.Stat(pid=0, state="X", session=0, began=0)
-            self._roster.add_ended(name, lost, "its leader has ended and left processes behind")
+            self._roster.add_ended(name, _gone(0, 0), "its leader has ended and left processes behind")
 
     def _adopt_recorded(self, record: Record) -> None:
         """A program may have overwritten its environment; then its number and its start tell who it is."""
@@ -197,14 +196,13 @@ class LocalFleet:
         if stat and stat.began == record.began and not stat.dead:
             self._roster.adopt(record.id, stat)
         else:
-            gone = process.Stat(pid=record.pid, state="X", session=record.pid, began=record.began)
-            self._roster.add_ended(record.id, gone, UNSEEN)
+            self._roster.add_ended(record.id, _gone(record.pid, record.began), UNSEEN)
 
     async def _launch(self, instance: Instance, release: Release, service: Service) -> int:
         argv, env = self._command(instance, release, service)
         launch.admin_socket(self._state, instance.id).unlink(missing_ok=True)
         child = await self._spawn(instance, argv, env, self._snapshots.code(release.digest))
-        stat = process.read_stat(child.pid) or process.Stat(pid=child.pid, state="X", session=child.pid, began=0)
+        stat = process.read_stat(child.pid) or _gone(child.pid, 0)
         self._roster.add_child(instance.id, stat, child)
         app = launch.is_app(release, service)
         self._record(Record(id=instance.id, pid=child.pid, began=stat.began, app=app))
@@ -293,6 +291,10 @@ class LocalFleet:
             await in_thread(self._logs.tend, {member.name for member in self._roster})
         except OSError as error:
             _log.warning("logs cannot be rotated: %s", error)
+
+
+def _gone(pid: int, began: int) -> process.Stat:
+    return process.Stat(pid=pid, state="X", parent=0, session=pid, began=began)
 
 
 def _judge(instance: str, answer: Answer) -> str:

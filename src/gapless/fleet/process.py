@@ -24,6 +24,7 @@ class Stat:
 
     pid: int
     state: str
+    parent: int
     session: int
     began: int
 
@@ -48,7 +49,7 @@ def parse_stat(line: str) -> Stat:
     """The command's name may hold anything, blanks and brackets too: fields are counted from the last bracket."""
     pid, _, rest = line.partition(" (")
     fields = rest.rpartition(")")[2].split()
-    return Stat(pid=int(pid), state=fields[0], session=int(fields[3]), began=int(fields[19]))
+    return Stat(pid=int(pid), state=fields[0], parent=int(fields[1]), session=int(fields[3]), began=int(fields[19]))
 
 
 def parse_mark(environ: bytes, state: str) -> str:
@@ -140,6 +141,13 @@ def kill(stat: Stat) -> None:
         send(handle, signal.SIGKILL)
     finally:
         os.close(handle)
+
+
+def kill_children(pid: int) -> None:
+    """SIGKILL a child of this process with its whole process group. A number that is no such child is left alone."""
+    stat = read_stat(pid)
+    if stat and stat.parent == os.getpid() and stat.session == pid:
+        os.killpg(pid, signal.SIGKILL)
 
 
 def describe_status(status: int) -> str:
