@@ -10,7 +10,7 @@ from typing import Any
 
 from gapless.core.errors import AppError
 
-OWN_FRAMES = ("<frozen importlib", os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+OWN_FRAMES = ("<frozen importlib", importlib.__file__, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Frames in these files are ours, not the user's."""
 MOST_LINES = 20
 
