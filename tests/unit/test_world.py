@@ -81,6 +81,15 @@ async def test_cancelled_timers_and_sleepers_are_gone() -> None:
     await world.advance(5)
 
 
+async def test_a_stalled_process_rings_late_and_time_never_goes_back() -> None:
+    world, rung = FakeWorld(), []
+    world.after(1, lambda: rung.append(world.now()))
+    world.stall(10)
+    assert rung == []
+    await world.advance(1)
+    assert (rung, world.now()) == ([10.0], 11.0)
+
+
 async def test_an_hour_of_ticks_is_quick() -> None:
     world, ticks = FakeWorld(), []
 

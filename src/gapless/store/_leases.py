@@ -10,7 +10,7 @@ from gapless.core.ports import World
 
 STALL_S = 1.0
 """A clock that rings so late was stopped together with the process (SIGSTOP, a debugger, a starved machine). Nobody
-could renew meanwhile, so every lease gets that time back instead of all of them lapsing at once."""
+could renew meanwhile, so every lease starts its time anew, as after a restart, instead of all lapsing at once."""
 
 
 class Leases:
@@ -64,7 +64,7 @@ class Leases:
         self._cancel = None
         now = self._world.now()
         if now - self._rings_at > STALL_S:
-            self._due = {lease: due + now - self._rings_at for lease, due in self._due.items()}
+            self._due = {lease: now + ttl_s for lease, ttl_s in self._ttl_s.items()}
         while self._rows and self._rows[0][0] <= now:
             _, lease = heapq.heappop(self._rows)
             self._look(lease, now)

@@ -170,10 +170,14 @@ class FakeWorld:
         until = self._now + seconds
         await self.settle()
         while self._timers and self._timers[0].due <= until:
-            self._now = self._timers[0].due
+            self._now = max(self._now, self._timers[0].due)
             self._ring()
             await self.settle()
         self._now = until
+
+    def stall(self, seconds: float) -> None:
+        """Time passes and nothing runs, as when the process is stopped (SIGSTOP): what was due rings late."""
+        self._now += seconds
 
     def _ring(self) -> None:
         """Run everything that is due at this moment, first come first served."""
