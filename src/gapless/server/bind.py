@@ -1,0 +1,206 @@
+"""Opens the sockets that a server listens on, and says who holds a taken one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gapless.core.errors import ConfigError, GaplessError, PortTaken
+from gapless.server.holder import holder_of
+
+BACKLOG = 4096
+"""How many connections may wait while no worker accepts; the kernel caps it (net.core.somaxconn)."""
+SUN_PATH_BYTES = 107
+
+
+class Listener(NamedTuple):
+    """A listening socket, and the file to remove when it is closed for good ("" for none of ours)."""
+
+    sock: socket.socket
+    path: str
+
+    def close(self) -> None:
+        """A second time does nothing."""
+        if self.path and self.sock.fileno() >= 0:
+            _unlink(self.path)
+        self.sock.close()
+
+
+def listeners(binds: Sequence[str]) -> list[Listener]:
+    """A listening socket for each `HOST:PORT`, `unix:PATH` or `fd://N`, non-blocking once and for all (the flag belongs
+    to the open socket, which every worker shares). All or none. Raises PortTaken, ConfigError."""
+    opened: list[Listener] = []
+    try:
+        for bind in binds:
+            opened.append(listener(bind))  # noqa: PERF401 - what was opened before a failure is closed
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+    return opened
+
+
+def listener(bind: str) -> Listener:
+    """One of `listeners`."""
+    if bind.startswith("unix:"):
+        return unix_listener(bind.removeprefix("unix:"), mode=0o666)
+    if bind.startswith("fd://"):
+        return Listener(_inherited(bind), "")
+    host, port = host_port(bind)
+    return Listener(_tcp(bind, host, port), "")
+
+
+def host_port(bind: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[IPv6]:PORT`, `:PORT` (every address). Raises ConfigError."""
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--bind {bind!r} is no address", "Give HOST:PORT, unix:PATH or fd://N.")
+    return host.strip("[]"), int(port)
+
+
+def shown(sock: socket.socket) -> str:
+    """The address for people."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(name)}"
+    host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+def _tcp(bind: str, host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ConfigError(f"--bind {bind!r}: {error.strerror}", "Give an address of this machine.") from error
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+        sock.bind(address)
+        return _listen(sock)
+    except OSError as error:
+        sock.close()
+        raise _refused(bind, port, error) from error
+
+
+def _refused(bind: str, port: int, error: OSError) -> GaplessError:
+    if error.errno == errno.EADDRINUSE:
+        who = holder_of(port)
+        return PortTaken(
+            f"{bind} is already in use" + (f" by {who}" if who else ""),
+            "Stop that one, or give --bind another port (port 0 picks a free one).",
+        )
+    if error.errno == errno.EACCES:
+        return ConfigError(f"{bind}: {error.strerror}", "Ports below 1024 need privileges: give --bind a higher one.")
+    return ConfigError(f"{bind}: {error.strerror}", "Give an address of this machine.")
+
+
+def _inherited(bind: str) -> socket.socket:
+    number = bind.removeprefix("fd://")
+    try:
+        sock = socket.socket(fileno=int(number))
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--bind {bind!r} is no open socket: {error}", "Pass the socket on to this process."
+        ) from error
+    if not listens:
+        raise ConfigError(f"--bind {bind!r} does not listen", "Call listen() on it first.")
+    os.set_inheritable(sock.fileno(), False)
+    sock.setblocking(False)
+    return sock
+
+
+def _listen(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    sock.listen(BACKLOG)
+    return sock
+
+
+def unix_listener(path: str, *, mode: int) -> Listener:
+    """A listening Unix socket. A stale file is replaced; a live one, or another kind, is refused (PortTaken)."""
+    if alive(path):
+        raise PortTaken(f"a running server listens on {path}", "Stop that one, or give another path.")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~mode)
+    try:
+        _remove_stale(path)
+        with _Short(path) as name:
+            sock.bind(name)
+        return Listener(_listen(sock), os.path.abspath(path))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"cannot listen on {path}: {error.strerror or error}", "Give a path that can be made."
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+
+
+def alive(path: str) -> bool:
+    """Whether somebody listens on that Unix socket."""
+    try:
+        connected(path).close()
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return False
+    except BlockingIOError:
+        return True  # its backlog is full
+    except OSError as error:
+        return error.errno not in (errno.ENOTSOCK, errno.EPROTOTYPE)
+    return True
+
+
+def connected(path: str) -> socket.socket:
+    """A connection to a Unix socket, however long its path. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _Short(path) as name:
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise PortTaken(f"{path} exists and is no socket", "Move it away, or give another path.")
+    os.unlink(path)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+class _Short:
+    """A name for a path that may be longer than the kernel allows for sockets: by way of its open directory."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> str:
+        if len(os.fsencode(self._path)) <= SUN_PATH_BYTES:
+            return self._path
+        folder, name = os.path.split(self._path)
+        self._fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._fd}/{name}"
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)

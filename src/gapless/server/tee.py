@@ -1,0 +1,70 @@
+"""Reads along what a worker writes while it starts, so that a refusal can show its last lines; passes everything on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+
+LINES = 40
+LINE_CHARACTERS = 400
+READ_BYTES = 65_536
+_MACHINERY = ("<frozen ", "/gapless/server/worker.py", "Timeout (")
+"""Frames and headings that say nothing about the application that hangs (faulthandler prints the innermost first)."""
+
+
+class Tee:
+    """A pipe whose content goes on to descriptor `to`."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._lines: deque[str] = deque(maxlen=LINES)
+        self._rest = b""
+        self._outlet, self.inlet = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._outlet, False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._outlet, self._readable)
+
+    def close_inlet(self) -> None:
+        os.close(self.inlet)
+
+    def lines(self) -> list[str]:
+        """The last lines, without what says nothing about the application."""
+        lines = [*self._lines, *([self._text(self._rest)] if self._rest else [])]
+        return [line for line in lines if not any(word in line for word in _MACHINERY)]
+
+    def close(self) -> None:
+        """Take what is still in the pipe, and let go of it. A second time does nothing."""
+        if self._outlet >= 0:
+            self._readable()
+        self._end()
+
+    def _end(self) -> None:
+        if self._outlet >= 0:
+            self._loop.remove_reader(self._outlet)
+            os.close(self._outlet)
+            self._outlet = -1
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._outlet, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._end()
+            return
+        self._pass_on(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-LINE_CHARACTERS:]
+        self._lines.extend(self._text(line) for line in whole)
+
+    def _pass_on(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._to, data) :]
+        except OSError:
+            return  # our own output is closed or full: the worker must not suffer from it
+
+    @staticmethod
+    def _text(line: bytes) -> str:
+        return line[:LINE_CHARACTERS].decode(errors="replace").rstrip()
