@@ -7,7 +7,6 @@ of `gapless serve` stay quick; what is heavy is imported by the verb when it run
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -36,10 +35,8 @@ class Verbs(typer.core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for group, verbs in VERBS.items():
             room = formatter.width - 6 - max(map(len, self.commands))
-            rows = [(verb, self.commands[verb].get_short_help_str(room)) for verb in verbs if verb in self.commands]
-            if rows:
-                with formatter.section(group):
-                    formatter.write_dl(rows)
+            with formatter.section(group):
+                formatter.write_dl([(verb, self.commands[verb].get_short_help_str(room)) for verb in verbs])
 
 
 def build() -> typer.Typer:
@@ -56,6 +53,5 @@ def build() -> typer.Typer:
     )
     for verbs in VERBS.values():
         for verb in verbs:
-            if find_spec(f"gapless.cli.{verb}"):
-                app.command(verb)(getattr(import_module(f"gapless.cli.{verb}"), f"{verb}_command"))
+            app.command(verb)(getattr(import_module(f"gapless.cli.{verb}"), f"{verb}_command"))
     return app

@@ -1,0 +1,166 @@
+"""The documentation says what the code says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gapless.cli.app import VERBS, build
+from gapless.config.complaints import known_keys
+from gapless.core import errors
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+SECTIONS = {
+    "system": (),
+    "gateway": ("gateway",),
+    "services.NAME": ("services", "NAME"),
+    "services.NAME.routes": ("services", "NAME", "routes", 0),
+    "services.NAME.rollout": ("services", "NAME", "rollout"),
+    "services.NAME.objective": ("services", "NAME", "objective"),
+}
+ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def sections(page: str) -> dict[str, str]:
+    """The parts of a page by their second-level heading."""
+    _, *parts = re.split(r"^## ", text(page), flags=re.MULTILINE)
+    return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts}
+
+
+def first_column(part: str) -> list[str]:
+    """What the rows of a table begin with, without backquotes; headings and rules left out."""
+    rows = re.findall(r"^\| *([^|]*?) *\|", part, flags=re.MULTILINE)
+    return [row.strip("`") for row in rows if not set(row) <= {"-"}][1:]
+
+
+def shell_lines(page: Path) -> Iterator[list[str]]:
+    """The words of each command in the page's `sh` blocks."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.strip():
+                yield shlex.split(line, comments=True)
+
+
+@cache
+def commands() -> dict[str, Any]:
+    return dict(typer.main.get_command(build()).commands)  # type: ignore[attr-defined]
+
+
+def options_of(verb: str) -> set[str]:
+    return {option for parameter in commands()[verb].params for option in parameter.opts} | {"--help", "-h"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_commands_in_the_documentation_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9]+):", text("Makefile"), flags=re.MULTILINE))
+    for words in shell_lines(page):
+        if words[0] == "gapless":
+            check_command(words[1], words[2:])
+        elif words[0] == "make":
+            assert words[1] in targets, f"{page.name}: make {words[1]}"
+
+
+def check_command(verb: str, words: list[str]) -> None:
+    assert verb in commands(), verb
+    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
+    assert given <= options_of(verb), f"gapless {verb}: {given - options_of(verb)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS)
+def test_each_verb_ends_its_help_with_an_example_of_itself(verb: str) -> None:
+    last = commands()[verb].help.replace("\b", "").strip().rpartition("\n\n")[2]
+    assert last.startswith(f"Example: gapless {verb}"), last
+    check_command(verb, shlex.split(last.removeprefix(f"Example: gapless {verb}")))
+
+
+def test_the_page_on_the_command_line_lists_every_verb_in_its_group() -> None:
+    parts = sections("docs/cli.md")
+    assert {group: tuple(first_column(parts[group])) for group in VERBS} == VERBS
+
+
+def test_every_verb_in_the_table_exists() -> None:
+    assert list(commands()) == ALL_VERBS
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+?) \|$", text("docs/cli.md"), flags=re.MULTILINE)
+    documented = {name: int(code) for code, name, _ in rows}
+    own = {
+        name: kind.exit_code
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.GaplessError) and "exit_code" in vars(kind)
+    }
+    assert documented == own
+    assert len(set(own.values())) == len(own)
+
+
+def test_the_page_on_configuration_lists_every_key() -> None:
+    parts = sections("docs/configuration.md")
+    assert list(parts) == list(SECTIONS)
+    for heading, path in SECTIONS.items():
+        assert first_column(parts[heading]) == known_keys(path), heading
+
+
+def test_the_example_of_configuration_is_accepted(tmp_path: Path) -> None:
+    from gapless.config import load
+
+    example = re.findall(r"^```yaml\n(.*?)^```", text("docs/configuration.md"), flags=re.MULTILINE | re.DOTALL)[0]
+    (tmp_path / "gapless.yaml").write_text(example)
+    assert list(load(tmp_path).services) == ["orders", "inventory"]
+
+
+def test_the_app_in_the_readme_answers() -> None:
+    code = re.findall(r"^```python\n# hello.py\n(.*?)^```", text("README.md"), flags=re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(names["app"]({"type": "http"}, None, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+
+
+def test_architecture_shows_the_layers_that_are_enforced() -> None:
+    import tomllib
+
+    contracts = tomllib.loads(text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    shown = re.findall(r"^```\n(__main__\n.*?)^```", text("ARCHITECTURE.md"), flags=re.MULTILINE | re.DOTALL)[0]
+    assert [line.partition("  ")[0].strip() for line in shown.splitlines()] == contracts[0]["layers"]
+
+
+def test_files_that_architecture_names_exist() -> None:
+    named = re.findall(r"`([a-z]+/[\w/]+\.py)`", text("ARCHITECTURE.md"))
+    missing = [name for name in named if not (ROOT / "src/gapless" / name).exists()]
+    assert named
+    assert not missing
+
+
+def test_requirements_are_pinned_with_hashes_and_name_no_host() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        content = path.read_text()
+        assert "://" not in content
+        for requirement in re.split(r"\n(?=\S)", content.strip()):
+            assert "==" in requirement, requirement
+            assert "--hash=sha256:" in requirement, requirement
