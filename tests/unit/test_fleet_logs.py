@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gapless.fleet.follow import LINE_LIMIT, Line, Reader
+from gapless.fleet.follow import LINE_LIMIT, Line, Reader, _Identity, rotations
 from gapless.fleet.logs import Logs, tail
 from gapless.fleet.rotation import rotate, rotated, surplus
 from gapless.testing.world import FakeWorld
@@ -116,6 +116,29 @@ def test_a_reader_crosses_rotations(log):
         rotate(log, size_limit=1, kept=1)
         append(log, f" {turn}\nnext {turn}\n")
         assert reader.read() == [f"unread {turn}", f"half {turn}", f"next {turn}"]
+
+
+def test_a_reader_crosses_several_rotations_at_once(log):
+    for earlier in range(4):
+        append(log, f"a {earlier}\n")
+        reader = Reader(log, None)
+        reader.read()
+        for turn in range(1 + earlier % 3):
+            append(log, f"{turn}\n{turn}-")
+            rotate(log, size_limit=1)
+        append(log, "end\n")
+        assert "".join(reader.read()) == {0: "00-end", 1: "00-11-end", 2: "00-11-22-end"}[earlier % 3]
+
+
+def test_rotations_that_leave_no_trace_count_as_all_that_are_seen():
+    def files(*inodes):
+        return [_Identity(inode, inode) for inode in inodes]
+
+    assert rotations(files(1, 0, 0), files(1, 0, 0)) == 0
+    assert rotations(files(0, 0, 0), files(1, 0, 0)) == 1
+    assert rotations(files(0, 0, 0), files(2, 1, 0)) == 2
+    assert rotations(files(1, 0, 0), files(3, 2, 1)) == 2
+    assert rotations(files(1, 2, 3), files(7, 6, 5)) == 3
 
 
 def test_a_reader_crosses_a_truncation(log):

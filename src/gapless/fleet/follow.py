@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gapless.core.ports import World
-from gapless.fleet.rotation import rotated
+from gapless.fleet.rotation import KEPT, rotated
 
 LOOK_EVERY_S = 0.2
 """Soon enough for eyes; a look at a file that has not grown costs two calls."""
@@ -37,7 +37,7 @@ class Reader:
         self._path = path
         self._since = since
         self._position = -1
-        self._older = _Identity()
+        self._older: list[_Identity] = []
         self._rest = b""
 
     def read(self) -> list[str]:
@@ -56,18 +56,23 @@ class Reader:
 
     def _fresh(self, handle: int) -> bytes:
         size = os.fstat(handle).st_size
-        older = _identify(rotated(self._path, 1))
+        older = [_identify(rotated(self._path, number)) for number in range(1, KEPT + 1)]
         before = b""
         if self._position < 0:
             self._position = size if self._since is None else self._since
-        elif older != self._older:  # rotated: what had not been read yet is at the end of the older file
-            before, self._position = _read_rest(rotated(self._path, 1), self._position), 0
+        elif turns := rotations(self._older, older):
+            before, self._position = self._unread(turns), 0
         elif size < self._position:  # truncated by somebody else
             self._position = 0
         self._older = older
         present = os.pread(handle, READ_LIMIT, self._position)
         self._position += len(present)
         return before + present
+
+    def _unread(self, turns: int) -> bytes:
+        """What had not been read when the log was rotated: the end of one older file, and all of the later ones."""
+        first = _read_rest(rotated(self._path, turns), self._position)
+        return first + b"".join(_read_rest(rotated(self._path, number), 0) for number in range(turns - 1, 0, -1))
 
     def _split(self, fresh: bytes) -> list[str]:
         *lines, self._rest = (self._rest + fresh).split(b"\n")
@@ -83,6 +88,14 @@ class _Identity:
 
     inode: int = 0
     modified_ns: int = 0
+
+
+def rotations(before: Sequence[_Identity], now: Sequence[_Identity]) -> int:
+    """How often a log was rotated between two looks at its older files, latest first; at most as often as they show."""
+    if before == now:
+        return 0
+    shown = len([one for one in now if one.inode])
+    return now.index(before[0]) if before[0].inode and before[0] in now else shown
 
 
 def _identify(path: Path) -> _Identity:
