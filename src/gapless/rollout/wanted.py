@@ -16,6 +16,10 @@ def weight_of(rollout: Rollout) -> int:
     return plan_of(rollout)[rollout.step].weight if rollout.step >= 0 else 0
 
 
+def salt_of(rollout: Rollout) -> str:
+    return f"{rollout.service}-{rollout.number}"
+
+
 def step_split(rollout: Rollout, weight: int) -> Split:
     """The newcomer first, so that raising its share only adds users; salted by the rollout, so that another one meets
     other users first."""
@@ -24,13 +28,16 @@ def step_split(rollout: Rollout, weight: int) -> Split:
         stable=rollout.before,
         weights=((rollout.after, weight), (rollout.before, BUCKETS - weight)),
         by=rollout.policy.by,
-        salt=f"{rollout.service}-{rollout.number}",
+        salt=salt_of(rollout),
     )
 
 
 def end_split(rollout: Rollout) -> Split:
-    """All users to the winner."""
-    return Split(service=rollout.service, stable=rollout.winner, weights=((rollout.winner, BUCKETS),))
+    """All users to the winner. The salt does nothing here but tell it from the split before the rollout: an
+    acknowledgement of that one must not pass for one of this."""
+    return Split(
+        service=rollout.service, stable=rollout.winner, weights=((rollout.winner, BUCKETS),), salt=salt_of(rollout)
+    )
 
 
 def split_of(rollout: Rollout, observed: Observed, patient: bool = True) -> Split | None:
