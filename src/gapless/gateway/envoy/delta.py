@@ -1,7 +1,8 @@
 """What one Envoy has and what it is sent next: delta xDS as a pure state machine.
 
-One response is under way at a time, and what is added goes clusters → load assignments → listener → routes, each only
-when all before it is acknowledged; what is removed goes the other way. So nothing ever leads to what is not there.
+What is added goes clusters → load assignments → listener → routes; what is removed goes the other way. So nothing ever
+leads to what is not there. One response of each type is under way at a time. Listener and routes wait until all before
+them is acknowledged; load assignments do not, because Envoy acknowledges a cluster only when it has the cluster's.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Connection:
     """One stream. `asked` and `acknowledged` take in events; `next` decides."""
 
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
-    under_way: Told | None = None
+    under_way: dict[str, Told] = field(default_factory=dict)
+    """Type URL → the response that Envoy has not yet answered."""
     count: int = 0
 
     def asked(self, request: Asked, truth: Snapshot | None) -> str:
@@ -88,30 +90,27 @@ class Connection:
             implied = not request.subscribe and request.type_url in (CLUSTER, LISTENER)
             subscription = self.subscriptions[request.type_url] = Subscription(wildcard=implied)
         self._subscribe(subscription, request)
-        told = self.under_way
-        if told is None or not request.nonce or told.nonce != request.nonce:
+        told = self.under_way.get(request.type_url)
+        if told is None or told.nonce != request.nonce:
             return ""
-        self.under_way = None
+        del self.under_way[request.type_url]
         _conclude(subscription, told, request.error)
         if request.error:
             subscription.refused = truth
-        elif told.type_url == CLUSTER:
-            self._warm(told)
         return request.error
 
     def next(self, truth: Snapshot | None) -> Told | None:
         """The response that is due now, which is then under way."""
-        if truth is None or self.under_way is not None:
+        if truth is None:
             return None
         for type_url, items, removed in self._due(truth):
-            self.count += 1
-            self.under_way = Told(type_url=type_url, nonce=str(self.count), items=items, removed=removed)
-            return self.under_way
+            if not self._busy(type_url):
+                return self._tell(type_url, items, removed)
         return None
 
     def settled(self, truth: Snapshot) -> bool:
         """Whether Envoy has acknowledged all of it and has nothing else."""
-        return self.under_way is None and all(self._has(t, truth) for t in ORDER) and not any(self._due(truth))
+        return not self.under_way and all(self._has(t, truth) for t in ORDER) and not any(self._due(truth))
 
     @property
     def whole(self) -> bool:
@@ -133,24 +132,33 @@ class Connection:
             subscription.known.pop(name, None)
         subscription.known.update(request.initial)
 
-    def _warm(self, told: Told) -> None:
-        """A changed cluster waits for its load assignment to be sent again (facts: pitfall 1)."""
+    def _busy(self, type_url: str) -> bool:
+        # a load assignment that crosses a change of its cluster would count as sent, but the cluster waits for another
+        return type_url in self.under_way or (type_url == CLUSTER and LOAD in self.under_way)
+
+    def _tell(self, type_url: str, items: dict[str, Item], removed: tuple[str, ...]) -> Told:
+        self.count += 1
         loads = self.subscriptions.get(LOAD)
-        if loads is not None:
-            for name in told.items:
+        if type_url == CLUSTER and loads is not None:
+            for name in items:  # a changed cluster waits for its load assignment to be sent again (facts: pitfall 1)
                 loads.known.pop(name, None)
+        told = self.under_way[type_url] = Told(type_url=type_url, nonce=str(self.count), items=items, removed=removed)
+        return told
 
     def _due(self, truth: Snapshot) -> Iterator[tuple[str, dict[str, Item], tuple[str, ...]]]:
         for type_url in ORDER:
             items = self._additions(type_url, truth)
             if items is not None:
                 yield type_url, items, ()
-            if self.whole and not self._has(type_url, truth):
+            if type_url != CLUSTER and self.whole and not self._ready_beyond(type_url, truth):
                 return
         for type_url in _REMOVALS:
             removed = self._removals(type_url, truth)
             if removed:
                 yield type_url, {}, removed
+
+    def _ready_beyond(self, type_url: str, truth: Snapshot) -> bool:
+        return all(self._has(t, truth) for t in ORDER[: ORDER.index(type_url) + 1])
 
     def _additions(self, type_url: str, truth: Snapshot) -> dict[str, Item] | None:
         subscription = self.subscriptions.get(type_url)
@@ -169,6 +177,8 @@ class Connection:
         if subscription is None or subscription.refused is truth:
             return ()
         gone = {n for n in (*subscription.known, *subscription.names) if n not in truth[type_url]}
+        if type_url == LOAD and self.whole:
+            gone -= self.subscriptions[CLUSTER].known.keys()  # Envoy forgets it with the cluster
         return tuple(sorted(n for n in gone if subscription.known.get(n) != _ABSENT))
 
     def _has(self, type_url: str, truth: Snapshot) -> bool:

@@ -9,7 +9,7 @@ from gapless.core.model import Address, RouteTable
 from gapless.gateway.envoy.clusters import cluster, cluster_name, load
 from gapless.gateway.envoy.listener import NAME, listener
 from gapless.gateway.envoy.routes import route_configuration
-from gapless.gateway.envoy.shares import releases
+from gapless.gateway.shares import releases
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LOAD = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"

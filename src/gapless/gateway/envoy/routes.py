@@ -24,7 +24,8 @@ from typing import Any
 from gapless.core.model import Route, RouteTable, ServiceTable, SplitBy
 from gapless.gateway.envoy.clusters import cluster_name
 from gapless.gateway.envoy.listener import NAME
-from gapless.gateway.envoy.shares import Shares, answered_shares, reachable
+from gapless.gateway.match import candidates
+from gapless.gateway.shares import Shares, answered_shares, reachable
 
 Json = dict[str, Any]
 
@@ -65,17 +66,8 @@ def route_configuration(table: RouteTable) -> Json:
 
 def _virtual_host(host: str, table: RouteTable) -> Json:
     """Envoy picks the most specific host and looks nowhere else, so that each lists what wider ones offer as well."""
-    mine = [(r, service) for service in table.services for r in service.routes if covers(r.host, host)]
-    mine.sort(key=lambda found: (-len(found[0].path), -len(found[0].host.lstrip("*")), found[1].service))
-    routes = [route for r, service in mine for route in service_routes(service, r)]
+    routes = [found for route, service in candidates(table, host) for found in service_routes(service, route)]
     return {"name": host, "domains": [host], "routes": [*routes, _nowhere()]}
-
-
-def covers(pattern: str, host: str) -> bool:
-    """Whether a route for `pattern` (`*`, `*.example.com` or a name) also answers for `host`."""
-    if pattern.startswith("*"):
-        return host.endswith(pattern[1:])
-    return host == pattern
 
 
 def service_routes(table: ServiceTable, route: Route) -> list[Json]:

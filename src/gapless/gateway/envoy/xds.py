@@ -137,8 +137,7 @@ class XdsServer:
         )
 
     def _push(self, link: Link) -> None:
-        told = link.state.next(self._truth)
-        if told is not None:
+        while (told := link.state.next(self._truth)) is not None:
             link.outbox.put_nowait(self._encode(told))
 
     def _notify(self) -> None:

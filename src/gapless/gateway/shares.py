@@ -1,4 +1,4 @@
-"""Which release answers which buckets, as the gateway is told it."""
+"""Which release answers which buckets, as every data plane is told it."""
 
 from __future__ import annotations
 
