@@ -11,8 +11,8 @@ help: ## show this list
 setup: ## make .venv with pinned packages (instant when nothing has changed)
 	@scripts/setup.sh
 
-demo: setup ## run the shop, deploy good and bad releases, kill things, count lost requests (about a minute)
-	$(PYTHON) examples/shop/demo.py
+demo: setup ## run the shop, deploy good and bad releases, kill things, count lost requests (ARGS=--help)
+	$(PYTHON) examples/shop/demo.py $(ARGS)
 
 test: check ## check, then every test, with coverage
 	$(PYTHON) -m pytest tests/unit tests/integration tests/e2e --cov=gapless --cov-report=term
@@ -24,13 +24,13 @@ check: setup ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 unit: setup ## unit tests: no sleep, no process
-	$(PYTHON) -m pytest tests/unit
+	$(PYTHON) -m pytest tests/unit $(ARGS)
 
 integration: setup ## tests with real processes and sockets
-	$(PYTHON) -m pytest tests/integration
+	$(PYTHON) -m pytest tests/integration $(ARGS)
 
 e2e: setup ## tests of the whole system behind a real Envoy
-	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest tests/e2e $(ARGS)
 
 bench: setup ## start-up times against their limits
 	$(PYTHON) benchmarks/startup.py

@@ -47,11 +47,13 @@ def first_column(part: str) -> list[str]:
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
-    """The words of each command in the page's `sh` blocks."""
-    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+    """The words of each command in the page's `sh` blocks, and behind each prompt of its `console` blocks."""
+    content = page.read_text().replace("\\\n", " ")
+    for kind, block in re.findall(r"^```(sh|console)\n(.*?)^```", content, flags=re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
-            if line.strip():
-                yield shlex.split(line, comments=True)
+            command = line if kind == "sh" else line.partition("$ ")[2]
+            if command.strip():
+                yield shlex.split(command, comments=True)
 
 
 @cache
