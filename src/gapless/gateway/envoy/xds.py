@@ -27,6 +27,11 @@ OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 """The socket is ours and Envoy's alone; a thousand services in one response are more than gRPC's 4 MiB."""
 
 
+_INVALID = "Proto constraint validation failed"
+_DUMP = "goo.gle/debugstr"
+"""With these words protobuf begins every message that it prints for people."""
+
+
 class Refused(GaplessError):
     """Envoy refused; `what` is its own words."""
 
@@ -204,10 +209,19 @@ class XdsServer:
         return bytes(response.SerializeToString())
 
 
+def plain(text: str) -> str:
+    """Envoy's reason without the whole message that it refused, which it prints first and cuts off after 4 kB."""
+    _, found, reason = text.rpartition(_INVALID)
+    if found:
+        return found + reason.rstrip()
+    said, dumped, _ = text.partition(_DUMP)
+    if said.strip() or not dumped:
+        return " ".join(said.split()).removesuffix(":") or "no reason given"
+    return "a value is not valid; its name is below `Proto constraint validation failed` in logs/envoy.log"
+
+
 def _asked(request: Any) -> Asked:
-    error = (
-        request.error_detail.message or f"code {request.error_detail.code}" if request.HasField("error_detail") else ""
-    )
+    error = plain(request.error_detail.message) if request.HasField("error_detail") else ""
     return Asked(
         type_url=request.type_url,
         subscribe=tuple(request.resource_names_subscribe),
