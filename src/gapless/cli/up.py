@@ -148,7 +148,9 @@ def listening_lines(status: dict[str, Any]) -> list[str]:
     return [*lines, f"control    {Path(status['state']) / 'control.sock'}"]
 
 
-NEWLINE = "\n"
+def _head(detail: str) -> str:
+    """The reason without the log."""
+    return detail.partition("\n")[0]
 
 
 def describe(event: Event) -> str:
@@ -160,9 +162,11 @@ def describe(event: Event) -> str:
         case events.InstanceChanged(instance=i) if i.phase is Phase.READY:
             return f"{i.service}: {i.id} (release {i.release}) is ready at {i.address}"
         case events.InstanceChanged(instance=i) if i.failed and i.phase is Phase.STOPPED:
-            return f"{i.service}: {i.id} (release {i.release}) failed: {i.detail}"
+            return (
+                f"{i.service}: {i.id} (release {i.release}) failed: {i.detail if not i.was_ready else _head(i.detail)}"
+            )
         case events.InstanceChanged(instance=i) if i.phase in (Phase.UNREADY, Phase.DRAINING):
-            return f"{i.service}: {i.id} (release {i.release}) is {i.phase}: {i.detail.partition(NEWLINE)[0]}"
+            return f"{i.service}: {i.id} (release {i.release}) is {i.phase}: {_head(i.detail)}"
         case events.ChangeRecorded(change=change):
             return f"change {change.number} by {change.who}: {change.what}{f' ({change.why})' if change.why else ''}"
         case events.GatewayRefused(text=text):

@@ -20,6 +20,12 @@ NEEDS_LIMIT_S = 30.0
 """How long a service waits for those it needs before it is started without them."""
 
 
+def with_last_word(how: str, log: str) -> str:
+    """How it ended, and the last error that it wrote about it: the status alone tells nobody anything."""
+    errors = [line.removeprefix("error: ") for line in log.splitlines() if line.startswith("error: ")]
+    return f"{how}: {errors[-1]}" if errors else how
+
+
 class Supervisor:
     """`step` is one look at all services."""
 
@@ -71,7 +77,7 @@ class Supervisor:
     async def _ended(self, instance: Instance, how: str) -> None:
         wanted_end = instance.phase is Phase.DRAINING and not instance.failed
         log = "" if wanted_end else self._fleet.tail(instance.id, LOG_LINES)
-        detail = instance.detail if instance.phase is Phase.DRAINING else how
+        detail = instance.detail if instance.phase is Phase.DRAINING else with_last_word(how, log)
         await self._settle(instance, failed=not wanted_end, detail="\n".join(filter(None, (detail, log))))
         await self._fleet.forget(instance.id)
 

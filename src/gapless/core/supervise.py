@@ -17,6 +17,9 @@ STABLE_AFTER_S = 10.0
 """An instance that lived so long did not crash at its start: it is replaced at once, and the back-off begins anew."""
 UNREADY_LIMIT_S = 10.0
 """An instance that has been unready for so long is replaced: it gets no requests anyway."""
+START_MARGIN_S = 2.0
+"""Beyond the start's limit: an instance that keeps the limit itself says why it did not become ready, we can only say
+that it did not."""
 KEEP_ENDED_S = 600.0
 """How long the record of an ended instance is kept for `gapless status`."""
 KEEP_ENDED = 5
@@ -82,7 +85,7 @@ def supervise(
 def why_hopeless(instance: Instance, now_at: float, start_s: float) -> str:
     """Why an instance is given up, or nothing."""
     for_s = now_at - instance.since_at
-    if instance.phase is Phase.STARTING and for_s > start_s:
+    if instance.phase is Phase.STARTING and for_s > start_s + START_MARGIN_S:
         last = f"; its last answer: {instance.detail}" if instance.detail else ""
         return f"not ready within {start_s:g} s{last}"
     if instance.phase is Phase.UNREADY and for_s > UNREADY_LIMIT_S:
