@@ -4,12 +4,13 @@ import asyncio
 import errno
 import fcntl
 import os
+import sys
 import zipfile
 
 import pytest
 
 from gapless.core.errors import ReleaseError
-from gapless.fleet import release
+from gapless.fleet import environment, release
 from gapless.fleet.release import Snapshots
 from gapless.testing.world import FakeWorld
 
@@ -151,7 +152,8 @@ async def test_a_cancelled_snapshot_leaves_nothing(root, source):
     assert left(root) == []
 
 
-async def test_a_failing_installation_shows_its_last_lines(root, source):
+@pytest.mark.parametrize("lent", [True, False])
+async def test_a_failing_installation_shows_its_last_lines(root, source, monkeypatch, lent):
     (source / "requirements.txt").write_text("x\n")
     world = FakeWorld()
 
@@ -161,9 +163,12 @@ async def test_a_failing_installation_shows_its_last_lines(root, source):
         process.exit(1 if "pip" in process.spawned.argv else 0)
 
     world.script = run
+    monkeypatch.setattr(environment, "can_lend_pip", lambda: lent)
     with pytest.raises(ReleaseError, match="No matching distribution found for x") as caught:
         await make_snapshots(root, world).make(source)
     assert "pip install" in str(caught.value)
+    venv, pip = (process.spawned.argv for process in world.processes)
+    assert ("--without-pip" in venv, pip[0] == sys.executable) == (lent, lent)
     assert "exit status 1" in str(caught.value)
     assert left(root) == []
 

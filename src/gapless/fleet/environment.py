@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from gapless.core.errors import ReleaseError
@@ -39,13 +40,15 @@ class Builder:
 
     async def build(self, requirement: Sequence[str], cwd: Path) -> None:
         """Make the environment and install: `requirement` is what follows `pip install`. Raises ReleaseError."""
+        borrowed = can_lend_pip()
         await self._run(
-            [sys.executable, "-m", "venv", str(self._place)],
+            [sys.executable, "-P", "-m", "venv", *(["--without-pip"] if borrowed else []), str(self._place)],
             cwd,
             "Python cannot make virtual environments here: on Debian, apt install python3-venv.",
         )
+        pip = [sys.executable, "-P", "-m", "pip", "--python", self._python] if borrowed else [self._python, "-m", "pip"]
         await self._run(
-            [self._python, "-m", "pip", "install", *PIP_OPTIONS, *requirement],
+            [*pip, "install", *PIP_OPTIONS, *requirement],
             cwd,
             "Correct the requirements, or check that the package index can be reached; then deploy again.",
         )
@@ -56,8 +59,8 @@ class Builder:
     async def _run(self, argv: Sequence[str], cwd: Path, remedy: str) -> None:
         status = await self._status(argv, cwd)
         if status:
-            what = " ".join(argv[1:]).removeprefix("-m ")
-            raise ReleaseError(f"{what} failed (exit status {status}):\n{tail(self._log, LAST_LINES)}", remedy)
+            what = "pip install" if "install" in argv else "python -m venv"
+            raise ReleaseError(f"`{what}` failed (exit status {status}):\n{tail(self._log, LAST_LINES)}", remedy)
 
     async def _status(self, argv: Sequence[str], cwd: Path) -> int:
         try:
@@ -78,6 +81,15 @@ class Builder:
         where = ["-s", str(self._place), "-p", str(self._final)]
         mode = ["--invalidation-mode", "unchecked-hash", "-qq"]
         await self._status([self._python, "-I", "-m", "compileall", *where, *mode, packages], cwd)
+
+
+def can_lend_pip() -> bool:
+    """Whether this Python's own pip can fill another environment (`--python`, pip 22.3). Without a copy of pip in it an
+    environment is made in a seventh of the time and has 1,400 files less to put on the disk."""
+    try:
+        return int(metadata.version("pip").partition(".")[0]) >= 23
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def build_environment(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -13,9 +13,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from gapless.core.errors import Busy, InstanceFailed, InvalidTransition, ReloadRefused
+from gapless.core.errors import InstanceFailed, InvalidTransition, ReloadRefused
 from gapless.core.events import Event
 from gapless.core.model import Instance, Release, Service
 from gapless.core.ports import Process, Running, World
@@ -26,6 +27,7 @@ from gapless.fleet.logs import Logs
 from gapless.fleet.ports import Ports
 from gapless.fleet.record import Record, Records
 from gapless.fleet.release import Snapshots, in_thread
+from gapless.fleet.reload import read_answer
 from gapless.fleet.roster import UNSEEN, Member, Roster, Ticks
 
 DRAIN_MARGIN_S = 1.0
@@ -95,9 +97,9 @@ class LocalFleet:
             return await self._launch(instance, release, service)
 
     async def stop(self, instance: Instance, drain_s: float) -> None:
-        """See `core.ports.Fleet`. With a `drain_s` of 0 there is no SIGTERM. SIGTERM is sent once, however often
-        this is called; of several calls at once the most impatient decides. Raises InstanceFailed when something cannot
-        be killed."""
+        """See `core.ports.Fleet`. With a `drain_s` of 0 there is no SIGTERM. SIGTERM is sent once, however often this
+        is called, by whichever control plane; of several calls at once the most impatient decides. Raises
+        InstanceFailed when something cannot be killed."""
         await self._begin()
         member = self._roster.living(instance.id)
         if member and drain_s > 0:
@@ -141,7 +143,7 @@ class LocalFleet:
                 f"instance {instance.id} runs a `command`, which Gapless cannot restart in place",
                 f"Deploy a release: `gapless deploy {instance.service}`.",
             )
-        return _judge(instance.id, await self._post_reload(instance.id))
+        return read_answer(instance.id, await self._post_reload(instance.id))
 
     async def close(self) -> None:
         """Watch no longer. The instances go on, for the next control plane to adopt."""
@@ -183,7 +185,8 @@ class LocalFleet:
         found = await in_thread(process.scan, str(self._state))
         for name, stat in process.leaders(found).items():
             if not self._roster.living(name):
-                self._roster.adopt(name, stat)
+                record = self._records.find(name)
+                self._roster.adopt(name, stat).told_to_end = bool(record and record.ending)
         for record in self._records.read():
             if not self._roster.find(record.id):
                 self._adopt_recorded(record)
@@ -194,7 +197,7 @@ class LocalFleet:
         """A program may have overwritten its environment; then its number and its start tell who it is."""
         stat = process.read_stat(record.pid)
         if stat and stat.began == record.began and not stat.dead:
-            self._roster.adopt(record.id, stat)
+            self._roster.adopt(record.id, stat).told_to_end = record.ending
         else:
             self._roster.add_ended(record.id, _gone(record.pid, record.began), UNSEEN)
 
@@ -242,9 +245,15 @@ class LocalFleet:
         except OSError as error:  # the process bears its name too; only an end that nobody sees would go unreported
             _log.warning("instance %s could not be recorded: %s", record.id, error)
 
+    def _record_ending(self, instance: str) -> None:
+        """A second SIGTERM would end it at once: the next control plane must not send one."""
+        if record := self._records.find(instance):
+            self._record(replace(record, ending=True))
+
     async def _drain(self, member: Member, limit_s: float) -> None:
         if not member.told_to_end:
             member.told_to_end = True
+            self._record_ending(member.name)
             member.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(limit_s):
@@ -295,15 +304,3 @@ class LocalFleet:
 
 def _gone(pid: int, began: int) -> process.Stat:
     return process.Stat(pid=pid, state="X", parent=0, session=pid, began=began)
-
-
-def _judge(instance: str, answer: Answer) -> str:
-    match answer.status:
-        case 200:
-            return answer.text
-        case 409:
-            raise Busy(f"instance {instance} is reloading already: {answer.text}")
-        case 422:
-            raise ReloadRefused(f"instance {instance} carries on with the old code: {answer.text}")
-        case status:
-            raise ReloadRefused(f"instance {instance} answered {status} to the reload: {answer.text}")

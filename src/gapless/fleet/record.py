@@ -12,12 +12,14 @@ from gapless.core.errors import StoreBroken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The process that was started for an instance; `began` as in `process.Stat`. `app`: has an admin socket."""
+    """The process that was started for an instance; `began` as in `process.Stat`. `app`: has an admin socket.
+    `ending`: SIGTERM is about to be sent, or has been."""
 
     id: str
     pid: int
     began: int
     app: bool
+    ending: bool = False
 
 
 class Records:
