@@ -67,8 +67,8 @@ class Admin:
         self._server = await asyncio.start_unix_server(self._connected, sock=self._listener.sock, limit=HEAD_BYTES)
 
     async def close(self) -> None:
+        self._listener.remove()
         self._server.close()
-        self._listener.close()
         if self._talks:
             await asyncio.wait(self._talks, timeout=ASK_LIMIT_S)
         for talk in self._talks:

@@ -24,10 +24,15 @@ class Listener(NamedTuple):
     path: str
 
     def close(self) -> None:
-        """A second time does nothing."""
-        if self.path and self.sock.fileno() >= 0:
-            _unlink(self.path)
+        """A second time does nothing, so that the file of a successor stays."""
+        if self.sock.fileno() >= 0:
+            self.remove()
         self.sock.close()
+
+    def remove(self) -> None:
+        """Remove the file, for a socket that somebody else closes."""
+        if self.path:
+            _unlink(self.path)
 
 
 def listeners(binds: Sequence[str]) -> list[Listener]:
