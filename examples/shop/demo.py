@@ -36,22 +36,27 @@ RATE = 40.0
 CONNECTIONS = 16
 BAD = frozenset({releases.BAD.version})
 INTERRUPTED = 130
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal: the summary's table fits."""
 
 
 def main() -> int:
     options = _options()
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     root = Path(tempfile.mkdtemp(prefix="gapless-", dir=_short_temporary()))
     state = options.state.absolute() if options.state else root / "state"
     listen = _free(options.listen, console)
     view = View(console, BAD)
     gapless = Gapless(HERE / "gapless.yaml", state, listen, view.say)
     stage = Stage(gapless, Buyers(listen, options.rate, CONNECTIONS, view.record), view, root / "releases")
-    code = asyncio.run(_run(stage, console))
-    if options.keep or code:
-        console.print(f"kept: {state} (logs in {state / 'logs'})", soft_wrap=True, highlight=False)
-    else:
-        shutil.rmtree(root, ignore_errors=True)
+    code = 1
+    try:
+        code = asyncio.run(_run(stage, console))
+    finally:
+        if options.keep or code == 1:
+            console.print(f"kept: {state} (logs in {state / 'logs'})", soft_wrap=True, highlight=False)
+        else:
+            shutil.rmtree(root, ignore_errors=True)
     return code
 
 

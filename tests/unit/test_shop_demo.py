@@ -43,8 +43,8 @@ def test_a_request_belongs_to_the_latest_event_that_it_met(due_at: float, latenc
 
 
 def test_before_and_during() -> None:
-    records = [purchase(at, 0.01) for at in (6.9, 7.0, 9.9, 10.0, 20.0, 20.1)]
-    assert [record.due_at for record in before(EVENTS[0], records)] == [7.0, 9.9]
+    records = [purchase(at, 0.01) for at in (7.9, 8.0, 9.9, 10.0, 20.0, 20.1)]
+    assert [record.due_at for record in before(EVENTS[0], records)] == [8.0, 9.9]
     assert [record.due_at for record in during(EVENTS[0], records, EVENTS)] == [10.0, 20.0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from gapless import Service
 from shop.database import Database, opened, path_of
 from shop.web import Refusal, idempotency_key, positive, refused, text, whole
 
+INSTANCE = os.environ.get("GAPLESS_INSTANCE", "")
+"""Who we are: noted beside a payment that is under way."""
 CARD_S = 0.02
 """The card network's time to answer: long enough that a kill -9 finds payments half-way."""
 
@@ -27,7 +30,8 @@ SCHEMA = (
         order_id TEXT NOT NULL,
         amount INTEGER NOT NULL CHECK (amount > 0),
         state TEXT NOT NULL DEFAULT 'begun' CHECK (state IN ('begun', 'paid')),
-        tries INTEGER NOT NULL DEFAULT 0)""",
+        tries INTEGER NOT NULL DEFAULT 0,
+        instance TEXT NOT NULL DEFAULT '')""",
     """CREATE TABLE IF NOT EXISTS ledger (
         entry INTEGER PRIMARY KEY AUTOINCREMENT,
         order_id TEXT NOT NULL,
@@ -46,7 +50,7 @@ def begin(db: sqlite3.Connection, *, key: str, order: str, amount: int) -> bool:
     known = db.execute("SELECT order_id, amount, state FROM payments WHERE key = ?", (key,)).fetchone()
     if (known["order_id"], known["amount"]) != (order, amount):
         raise Refusal(422, f"key {key} was used for order {known['order_id']}")
-    db.execute("UPDATE payments SET tries = tries + 1 WHERE key = ?", (key,))
+    db.execute("UPDATE payments SET tries = tries + 1, instance = ? WHERE key = ?", (INSTANCE, key))
     return bool(known["state"] == "paid")
 
 

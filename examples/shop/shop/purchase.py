@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,7 +21,9 @@ class Answer(Protocol):
 class Caller(Protocol):
     """Another service: `gapless.Client`, or a fake in a test."""
 
-    async def post(self, path: str, *, json: Mapping[str, Any], user: str, idempotency_key: str) -> Answer: ...
+    async def post(self, path: str, **options: Any) -> Answer:
+        """`json`, `user` and `idempotency_key` are given."""
+        ...
 
 
 class Unfinished(Exception):

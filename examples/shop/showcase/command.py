@@ -41,6 +41,7 @@ class Gapless:
     state: Path
     listen: str
     say: Say
+    _started: bool = False
     _up: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _ready: asyncio.Future[dict[str, Any]] | None = None
@@ -48,6 +49,7 @@ class Gapless:
 
     async def up(self) -> dict[str, Any]:
         """Start the control plane and wait until it says ready; returns what it says then. Raises Failed."""
+        self._started = True
         self._ready = asyncio.get_running_loop().create_future()
         self._up = await self._start("up", "--json", "--listen", self.listen, errors=asyncio.subprocess.STDOUT)
         self._reader = asyncio.create_task(self._read(self._up, self._ready))
@@ -67,12 +69,12 @@ class Gapless:
         return self._up.pid
 
     async def run(self, *args: str, each: Say | None = None) -> Outcome:
-        """A verb, to its end; `each` hears the lines that it prints, as they come."""
+        """A verb, to its end; `each` hears the lines of its output (not of its errors), as they come."""
         process = await self._start(*args, errors=asyncio.subprocess.PIPE)
         self._running.add(process)
         try:
             async with asyncio.timeout(VERB_LIMIT_S):
-                out, err = await asyncio.gather(_lines(process.stdout, each), _lines(process.stderr, each))
+                out, err = await asyncio.gather(_lines(process.stdout, each), _lines(process.stderr, None))
                 return Outcome(await process.wait(), out, err)
         except TimeoutError as error:
             raise Failed(f"`gapless {' '.join(args)}` did not end within {VERB_LIMIT_S:g} s") from error
@@ -89,7 +91,8 @@ class Gapless:
 
     async def down(self) -> None:
         """End everything that runs; no error when nothing does."""
-        if (self.state / "store.db").exists():
+        if self._started:
+            self._started = False
             outcome = await self.run("down")
             if outcome.code:
                 self.say(f"`gapless down` ended with {outcome.code}: {outcome.err or outcome.out}")
@@ -125,7 +128,7 @@ class Gapless:
                 ready.set_result(told)
             last = told.get("text", "")
             if last:
-                self.say(last)
+                self.say(last.partition("\n")[0])  # the log of a failed instance is for those who asked for it
         code = await process.wait()
         if not ready.done():
             ready.set_exception(Failed(f"`gapless up` ended with {code}: {last}"))

@@ -54,6 +54,13 @@ def unfinished(data: Path) -> int:
         return int(db.execute("SELECT count(*) FROM orders WHERE state IN ('created', 'reserved')").fetchone()[0])
 
 
+def half_way(data: Path, instance: str) -> int:
+    """Payments that an instance has begun and not ended."""
+    with _open(data / "payment.db") as db:
+        half = "SELECT count(*) FROM payments WHERE state = 'begun' AND instance = ?"
+        return int(db.execute(half, (instance,)).fetchone()[0])
+
+
 def audit(books: Books, told: Collection[str]) -> Audit:
     """`told`: the idempotency keys of all purchases that customers were told are confirmed."""
     confirmed = {order[0]: order for order in books.orders if order[5] == "confirmed"}

@@ -20,8 +20,12 @@ from showcase.summary import Decision
 from showcase.timeline import Event
 from showcase.view import View
 
-CALM_S = 3.0
+CALM_S = 2.0
 """Between two events: what one has stirred up must not be counted as the next one's `before`."""
+HOLDS_LIMIT_S = 5.0
+"""How long the moment is awaited in which an instance of payment has a payment half-way."""
+LOG_LINES = 8
+"""Of a refused release's log: its last words."""
 REPLACED_LIMIT_S = 30.0
 SETTLE_LIMIT_S = 20.0
 PROMOTED, ROLLED_BACK = 0, 15
@@ -100,7 +104,7 @@ async def bad_release(stage: Stage) -> None:
         expect(stage, await deploy(stage, releases.BAD), ROLLED_BACK, "the bad release was not rolled back")
         rollout = await stage.gapless.ask("rollout", "orders")
     seconds = rollout["decided_at"] - rollout["shifted_at"]
-    stage.decision = Decision(seconds, rollout["reason"], rollout["evidence"]["users_met"])
+    stage.decision = Decision(seconds, rollout["reason"], rollout["users_met"])
     stage.view.say(f"decided {seconds:.1f} s after the first customer could meet it")
 
 
@@ -120,8 +124,9 @@ async def payment_killed(stage: Stage) -> None:
     stage.view.event("6a kill -9 for each instance of payment, one after the other")
     with stage.event("payment killed"):
         for instance in await instances(stage, "payment"):
+            held = await holds(stage, instance["id"])
             os.killpg(instance["pid"], signal.SIGKILL)
-            stage.view.say(f"killed {instance['id']} (pid {instance['pid']})")
+            stage.view.say(f"killed {instance['id']} (pid {instance['pid']}), which had {held} payments half-way")
             await replaced(stage, instance)
             await asyncio.sleep(1.0)
 
@@ -192,8 +197,9 @@ async def refused(stage: Stage, made: Made) -> None:
     """Deploy a release that cannot even start; the reason and its last words are shown."""
     outcome = await deploy(stage, made)
     expect(stage, outcome, ROLLED_BACK, f"{made.version} was not refused")
-    stage.view.say(outcome.err.strip())
     rollout = await stage.gapless.ask("rollout", "orders")
+    for line in ["the last lines of its log:", *rollout["log"].splitlines()[-LOG_LINES:]]:
+        stage.view.say(f"    {line}")
     if rollout["shifted_at"]:
         stage.surprise(f"customers met {made.version}, which was never ready")
     met = sum(record.release == made.version for record in stage.buyers.records)
@@ -210,6 +216,16 @@ async def instances(stage: Stage, service: str) -> list[dict[str, Any]]:
     """The ready ones."""
     status = await stage.gapless.ask("status", service)
     return [one for one in status["services"][service]["instances"] if one["phase"] == "ready"]
+
+
+async def holds(stage: Stage, instance: str) -> int:
+    """Wait for the moment in which an instance has payments half-way, and return how many."""
+    until = time.monotonic() + HOLDS_LIMIT_S
+    while time.monotonic() < until:
+        if held := ledger.half_way(stage.gapless.state / "data", instance):
+            return held
+        await asyncio.sleep(0.002)
+    return 0
 
 
 async def replaced(stage: Stage, gone: dict[str, Any]) -> None:

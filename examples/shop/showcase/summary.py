@@ -57,8 +57,8 @@ def tell(story: Story, console: Console) -> None:
 
 def _events(story: Story) -> Table:
     table = Table(title="what was done, and what customers felt", title_justify="left", box=None, pad_edge=False)
-    table.add_column("event")
-    for name in ("took", "purchases", "lost", "p50 before", "during", "p99 before", "during"):
+    table.add_column("event", no_wrap=True)
+    for name in ("took", "purchases", "lost", "p50 before → during", "p99 before → during"):
         table.add_column(name, justify="right")
     for event in story.events:
         table.add_row(*_row(story, event))
@@ -74,10 +74,8 @@ def _row(story: Story, event: Event) -> list[str]:
         f"{event.ended_at - event.began_at:.1f} s",
         str(len(met)),
         ", ".join(f"{count} {cause}" for cause, count in lost.items()) or "0",
-        _ms(then.p50_s),
-        _ms(now.p50_s),
-        _ms(then.p99_s),
-        _ms(now.p99_s),
+        f"{_ms(then.p50_s)} → {_ms(now.p50_s)}",
+        f"{_ms(then.p99_s)} → {_ms(now.p99_s)}",
     ]
 
 
@@ -106,7 +104,7 @@ def _decision(story: Story) -> list[Text]:
 def _ledger(audit: Audit | None) -> list[Text]:
     if audit is None:
         return [Text("ledger      could not be read", style="red")]
-    again = f"; {audit.tried_again} payments were tried again" if audit.tried_again else ""
+    again = f"; tried again after a kill: {audit.tried_again}" if audit.tried_again else ""
     money = f"{audit.amount / 100:,.2f} EUR"
     lines = [Text(f"ledger      {audit.confirmed} orders confirmed, {audit.paid} payments, {money}{again}")]
     if audit.wrong:
@@ -115,4 +113,4 @@ def _ledger(audit: Audit | None) -> list[Text]:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds else "-"
+    return f"{seconds * 1000:.0f} ms" if seconds else "-"

@@ -10,7 +10,7 @@ from gapless.load import Record
 
 STEADY = "steady"
 """The name of all the time in which nothing was being done to the system."""
-BEFORE_S = 3.0
+BEFORE_S = 2.0
 """So long before an event began its latencies are compared with."""
 
 

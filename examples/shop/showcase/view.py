@@ -87,19 +87,23 @@ class View:
         rows = Table.grid(padding=(0, 2))
         rows.add_row(Text("rollout", style="dim"), Text(self.rollout or "none"))
         rows.add_row(Text("releases", style="dim"), Text(self._shares() or "none has answered yet"))
-        rows.add_row(Text("customers", style="dim"), Text(self.figures()))
+        rows.add_row(Text("customers", style="dim"), Text(self._counts()))
+        rows.add_row(Text("latency", style="dim"), Text(self._latency()))
         took = f"{time.monotonic() - self._began:.0f} s"
         return Panel(Group(rows), title=self._event or "starting", title_align="left", subtitle=took, expand=True)
 
     def figures(self) -> str:
         """One line about the customers."""
-        recent = self._fresh()
-        found = latency(recent)
+        return f"{self._counts()}, {self._latency()}"
+
+    def _counts(self) -> str:
         bad = f", {self.totals['met bad']} met a bad release" if self.totals["met bad"] else ""
-        return (
-            f"{len(recent) / RECENT_S:.0f}/s, {self.totals['requests']} purchases, {self.totals['lost']} lost{bad}, "
-            f"p50 {found.p50_s * 1000:.0f} ms, p99 {found.p99_s * 1000:.0f} ms"
-        )
+        rate = len(self._fresh()) / RECENT_S
+        return f"{rate:.0f}/s, {self.totals['requests']} purchases, {self.totals['lost']} lost{bad}"
+
+    def _latency(self) -> str:
+        found = latency(self._fresh())
+        return f"p50 {found.p50_s * 1000:.0f} ms, p99 {found.p99_s * 1000:.0f} ms"
 
     def _shares(self) -> str:
         counts = Counter(record.release for record in self._fresh() if record.release)
