@@ -209,6 +209,7 @@ def test_the_view_counts_and_names_what_is_lost() -> None:
     view.console.print(view.panel())
     text = out.getvalue()
     assert "LOST: reset, ECONNRESET" in text
+    assert "1.2.0-bad: 10% of users" in text
     assert "1.1.0 50%" in text
     assert "1 lost, 1 met a bad release" in text
 

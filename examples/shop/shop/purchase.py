@@ -13,7 +13,8 @@ from shop.database import Database
 class Answer(Protocol):
     """What a call to another service returns."""
 
-    status: int
+    @property
+    def status(self) -> int: ...
 
     def json(self) -> Any: ...
 

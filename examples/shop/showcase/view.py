@@ -50,9 +50,8 @@ class View:
             self._print(stamp + Text(line))
 
     def move(self, text: str) -> None:
-        """What a rollout is doing now."""
+        """What a rollout is doing now: for the panel, because the control plane's own words are in the log."""
         self.rollout = text
-        self.say(text)
 
     def record(self, record: Record) -> None:
         """A purchase has ended."""
