@@ -51,6 +51,19 @@ def test_a_larger_share_never_strengthens_the_evidence(low: float, high: float, 
     assert judge.evidence(judge.update((), mine, other, high)) <= stronger * (1 + 1e-9)
 
 
+@quick
+@given(share=shares, mine=few, other=few)
+def test_parts_of_one_event_never_weigh_more_than_it(share: float, mine: int, other: int) -> None:
+    """Whatever depends on what in a burst: the geometric mean of its factors is below their arithmetic mean."""
+    both = mine + other or 1
+    whole = (
+        [math.exp(log) for log in judge.update((), 1, 0, share)],
+        [math.exp(log) for log in judge.update((), 0, 1, share)],
+    )
+    for part, one, none in zip(judge.update((), mine / both, other / both, share), *whole, strict=True):
+        assert math.exp(part) <= (mine * one + other * none) / both + 1e-9 or not mine + other
+
+
 def test_without_events_or_without_anything_to_compare_e_is_one() -> None:
     assert judge.evidence(()) == judge.evidence(judge.start()) == 1
     assert judge.update((), 5, 5, 0.0) == judge.update((), 5, 5, 1.0) == judge.update((), 0, 0, 0.5) == judge.start()

@@ -257,6 +257,10 @@ class Evidence:
     """Users whose first error was counted."""
     slow_users: Seen = Seen()
     """Users whose first slow answer was counted."""
+    looks: int = 0
+    """Looks at answers lately (see `recent_canary`)."""
+    slow_looks: int = 0
+    """Looks that found slow answers of the canary lately: answers that wait behind one stall are not independent."""
     met: Seen = Seen()
     """Users who got an error from the canary."""
     users_met: int = 0

@@ -35,10 +35,12 @@ def theta(share: float, ratio: float) -> float:
     return share * ratio / (share * ratio + 1 - share)
 
 
-def update(logs: Sequence[float], canary_events: int, stable_events: int, share: float) -> tuple[float, ...]:
+def update(logs: Sequence[float], canary_events: float, stable_events: float, share: float) -> tuple[float, ...]:
     """The logarithms after some more events, while the canary had `share` (0…1) of the requests.
 
-    `logs` may be empty (nothing seen yet). With a share of 0 or 1 there is nothing to compare, and nothing changes.
+    Events that depend on each other may be counted as parts of one: the product is then a geometric mean, which is not
+    above the arithmetic one, so that the bound holds however they depend. `logs` may be empty (nothing seen yet). With
+    a share of 0 or 1 there is nothing to compare, and nothing changes.
     """
     logs = tuple(logs) or start()
     if not 0 < share < 1 or not (canary_events or stable_events):

@@ -28,6 +28,8 @@ BAKE_S = 30.0
 """The longest hold at 100 %, where there is no baseline any more and both pools cost."""
 GUARD_SAMPLES = 20
 GUARD_P99_SAMPLES = 100
+GUARD_BURSTS = 3
+"""The p99 acts when slow answers came in so many looks: one stall of one instance is not a slow release."""
 GUARD_USERS = 3
 """The error rate acts when at least so many users have met an error: one user's broken account is not a bad release."""
 FAILED_CHECKS = 3
@@ -129,10 +131,13 @@ def _slower(
 ) -> str:
     """The guard rail of the p99: surely more than 1 % of the answers take longer than the permitted multiple."""
     samples, limit_s = sum(evidence.canary_latency), slow_limit(evidence, objective)
-    if not limit_s or samples < GUARD_P99_SAMPLES:
+    if not limit_s or samples < GUARD_P99_SAMPLES or evidence.slow_looks < GUARD_BURSTS:
         return ""
     slow = judge.count_above(evidence.canary_latency, limit_s)
-    if judge.wilson_lower(slow, samples, z) <= max(0.01, judge.share_above(evidence.stable_latency, limit_s)):
+    # Slow answers of one look are one burst: as many fewer samples as there are answers to a burst.
+    bursts = min(slow, evidence.slow_looks) / slow if slow else 1.0
+    surely = judge.wilson_lower(slow * bursts, samples * bursts, z)
+    if surely <= max(0.01, judge.share_above(evidence.stable_latency, limit_s)):
         return ""
     against = "the last known p99" if standing.alone else "the stable release's p99"
     return f"p99 exceeds {objective.max_p99_ratio:g} x {against}: {_p99s(numbers)}"

@@ -144,9 +144,14 @@ def _standing(rollout: Rollout, observed: Observed, now_at: float) -> Standing:
         held_s=now_at - rollout.applied_at if rollout.applied_at else 0.0,
         waited_s=now_at - rollout.since_at,
         shifted_s=now_at - rollout.shifted_at if rollout.shifted_at else 0.0,
+        capacity=_share(observed.ready.get(rollout.after, 0), observed.ready.get(rollout.before, 0)),
         unhealthy=observed.unhealthy,
         paused=rollout.paused,
     )
+
+
+def _share(part: int, rest: int) -> float:
+    return part / (part + rest) if part else 0.0
 
 
 # --- STARTING ---

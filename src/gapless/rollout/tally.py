@@ -9,6 +9,10 @@ realised share: too large a share can only make the evidence weaker, never false
 
 With sticky users each user counts once, by its first error: requests of one user are not independent, and one user with
 a broken account would otherwise look like a broken release.
+
+Slow answers come in bursts: everything waits while one instance stalls. So all those of a look together count as one
+event, divided among both releases; and since it is instances that stall, the canary's share of them is a lower bound of
+the share that this event is weighed with.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from gapless.observe import judge
 USERS_KEPT = 512
 """Users remembered per metric: they travel with the rollout through the store at every look."""
 RECENT = 2_000
-"""Canary answers after which the recent counts are halved: a p99 needs some hundreds, an old hour should not hide a
-new fault."""
+RECENT_LOOKS = 20
+"""Canary answers, and looks, after which the recent counts are halved: a p99 needs some hundreds, from more than one
+burst; an old hour should not hide a new fault."""
 BASELINE = 300
 """Stable answers that a p99 is taken from: three of them lie above it."""
 WARM_UP_S = 3.0
@@ -47,6 +52,8 @@ class Standing:
     """Since this step began."""
     shifted_s: float = 0.0
     """Since the first user was moved."""
+    capacity: float = 0.0
+    """The canary's share (0…1) of the ready instances."""
     unhealthy: int = 0
     """Failed health checks in a row, and crashes, of the canary's instances."""
     paused: bool = False
@@ -72,7 +79,7 @@ def count(
     share = share_of(evidence, canary, stable, standing.weight)
     evidence = _errors(evidence, canary, stable, policy, share)
     if _warm(evidence, policy, standing):
-        evidence = _latencies(evidence, canary, stable, policy, objective, share)
+        evidence = _latencies(evidence, canary, stable, policy, objective, max(share, standing.capacity))
     return _fade(evidence, standing)
 
 
@@ -101,6 +108,7 @@ def _totals(evidence: Evidence, canary: Window, stable: Window) -> Evidence:
     mine, other = evidence.recent_canary, evidence.recent_stable
     return replace(
         evidence,
+        looks=evidence.looks + 1,
         canary_requests=evidence.canary_requests + canary.requests,
         canary_errors=evidence.canary_errors + canary.errors,
         stable_requests=evidence.stable_requests + stable.requests,
@@ -135,14 +143,15 @@ def _latencies(
 ) -> Evidence:
     """Slow is what takes longer than the permitted multiple of the stable release's p99, as known before this look."""
     limit_s = slow_limit(evidence, objective)
-    users, logs = evidence.slow_users, evidence.slow
+    users, mine, other = evidence.slow_users, 0, 0
     if limit_s:
         users, mine, other = _events(users, _slow(canary, limit_s), _slow(stable, limit_s), policy.by)
-        logs = judge.update(logs, mine, other, share)
+    both = mine + other or 1
     return replace(
         evidence,
-        slow=logs,
+        slow=judge.update(evidence.slow, mine / both, other / both, share),
         slow_users=users,
+        slow_looks=evidence.slow_looks + (mine > 0),
         canary_latency=judge.merge(evidence.canary_latency, canary.latency),
         stable_latency=judge.merge(evidence.stable_latency, stable.latency),
     )
@@ -191,11 +200,13 @@ def _first(seen: Seen, names: Iterable[str]) -> tuple[Seen, int]:
 
 def _fade(evidence: Evidence, standing: Standing) -> Evidence:
     """Forget half, of both releases alike, so that they stay comparable. A baseline that gets no more answers stays."""
-    if evidence.recent_canary[0] <= RECENT:
+    if evidence.recent_canary[0] <= RECENT or evidence.looks <= RECENT_LOOKS:
         return evidence
     evidence = replace(
         evidence,
         recent_canary=_half(evidence.recent_canary),
+        looks=evidence.looks // 2,
+        slow_looks=evidence.slow_looks // 2,
         canary_latency=judge.halve(evidence.canary_latency),
     )
     if standing.alone:
