@@ -124,12 +124,16 @@ CONTROL = '''\
 """A control plane that only starts instances, says their pids and waits to be killed."""
 import asyncio, sys
 from pathlib import Path
-from tests.integration.fleet_kit import make_fleet, start
+from tests.integration.fleet_kit import SERVICE, instance_of, make_fleet
 
 async def main(state, source, *names):
+    print("begun", flush=True)
     fleet = make_fleet(Path(state))
-    for name in names:
-        await start(fleet, Path(source), name)
+    release = await fleet.snapshot(SERVICE, Path(source), "1", {})
+    instances = [instance_of(name, await fleet.allocate()) for name in names]
+    await asyncio.gather(*(fleet.start(instance, release, SERVICE) for instance in instances))
+    while not all("listening" in fleet.tail(instance.id) for instance in instances):
+        await asyncio.sleep(0.01)
     print(" ".join(str(one.pid) for one in await fleet.list()), flush=True)
     await asyncio.sleep(600)
 
@@ -140,8 +144,17 @@ ROOT = Path(__file__).parents[2]
 
 
 async def run_control(*arguments: str) -> asyncio.subprocess.Process:
-    """A process of its own, with this checkout on its path."""
+    """A process of its own, with this checkout on its path. It has begun, and has started nothing yet."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return await asyncio.create_subprocess_exec(
+    control = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CONTROL, *arguments, stdout=asyncio.subprocess.PIPE, env=env, cwd=ROOT
     )
+    assert control.stdout
+    assert await control.stdout.readline() == b"begun\n"
+    return control
+
+
+async def pids_of(control: asyncio.subprocess.Process) -> list[int]:
+    """Those of its instances, once all of them answer."""
+    assert control.stdout
+    return [int(pid) for pid in (await control.stdout.readline()).split()]

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gapless.core.errors import InstanceFailed, InvalidTransition
+from gapless.core.errors import ConfigError, InstanceFailed, InvalidTransition
 from gapless.core.model import Service
 from gapless.core.ports import Running
 from gapless.core.world import RealWorld
+from gapless.fleet.process import scan
 from gapless.fleet.roster import ADOPTED, UNSEEN
 from gapless.testing.fleet import FLEET_CHECKS, FleetRig, run_check
 from tests.integration.fleet_kit import (
@@ -24,6 +27,7 @@ from tests.integration.fleet_kit import (
     instance_of,
     lives,
     make_fleet,
+    pids_of,
     run_control,
     start,
     until,
@@ -141,8 +145,7 @@ async def test_leftovers_whose_leader_died_unseen(state, source):
 
 async def test_a_killed_control_plane_leaves_instances_that_the_next_one_adopts(state, source):
     control = await run_control(str(state), str(source), "tiny-1", "tiny-2")
-    assert control.stdout
-    pids = [int(pid) for pid in (await control.stdout.readline()).split()]
+    pids = await pids_of(control)
     control.kill()
     await control.wait()
     async with fleet_in(state) as fleet:
@@ -160,10 +163,34 @@ async def test_a_killed_control_plane_leaves_instances_that_the_next_one_adopts(
         assert not any(lives(pid) for pid in pids)
 
 
+async def test_control_planes_killed_at_any_moment_never_double_an_instance(state, source):
+    names = [f"tiny-{number}" for number in range(6)]
+    dice = random.Random(7)
+    async with fleet_in(state) as fleet:
+        for turn in range(12):
+            control = await run_control(str(state), str(source), *names)
+            if turn < 11:
+                await asyncio.sleep(0.1 * dice.random())
+            else:
+                assert len(await pids_of(control)) == 6
+            control.kill()
+            await control.wait()
+            found = Counter(one.instance for one in scan(str(state)) if one.instance and one.leads)
+            assert max(found.values(), default=1) == 1, found
+        assert set(found) == set(names)
+        assert {one.id for one in await fleet.list() if one.alive} == set(names)
+    assert not [one for one in scan(str(state)) if one.instance]
+
+
+async def test_a_state_directory_that_cannot_be_used(short_dir):
+    (short_dir / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        await make_fleet(short_dir / "file").list()
+
+
 async def test_an_end_that_nobody_saw_is_reported_until_forgotten(state, source):
     control = await run_control(str(state), str(source), "tiny-1")
-    assert control.stdout
-    pid = int(await control.stdout.readline())
+    (pid,) = await pids_of(control)
     control.kill()
     await control.wait()
     os.kill(pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from gapless.core.errors import InstanceFailed, InvalidTransition, ReloadRefused
+from gapless.core.errors import ConfigError, InstanceFailed, InvalidTransition, ReloadRefused
 from gapless.core.events import Event
 from gapless.core.model import Instance, Release, Service
 from gapless.core.ports import Process, Running, World
@@ -93,7 +93,8 @@ class LocalFleet:
         async with self._turn:
             if found := self._roster.living(instance.id):
                 return found.stat.pid
-            await self._sweep(instance.id)
+            if self._roster.find(instance.id):
+                await self._sweep(instance.id)
             return await self._launch(instance, release, service)
 
     async def stop(self, instance: Instance, drain_s: float) -> None:
@@ -177,9 +178,14 @@ class LocalFleet:
                 self._scanned = True
 
     def _prepare(self) -> None:
-        for place in ("run", "logs", "releases"):
-            (self._state / place).mkdir(parents=True, exist_ok=True)
-        self._snapshots.sweep()
+        try:
+            for place in ("run", "logs", "releases"):
+                (self._state / place).mkdir(parents=True, exist_ok=True)
+            self._snapshots.sweep()
+        except OSError as error:
+            raise ConfigError(
+                f"the state directory {self._state} cannot be used: {error}", "Correct that, or name another --state."
+            ) from error
 
     async def _adopt(self) -> None:
         found = await in_thread(process.scan, str(self._state))
