@@ -143,9 +143,8 @@ class EnvoyGateway:
         try:
             await asyncio.wait((connected, ended), timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
             if not connected.done():
-                raise GaplessError(
-                    f"Envoy has {'ended' if ended.done() else 'not connected'} after its start:\n{process.tail()}",
-                    f"The whole log is {self._state / 'logs' / 'envoy.log'}.",
+                raise process.failure(
+                    "has ended at once" if ended.done() else f"did not connect within {CONNECT_S:g} s"
                 )
         finally:
             connected.cancel()

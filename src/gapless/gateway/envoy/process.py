@@ -36,7 +36,8 @@ POLL_S = 0.05
 TERM_S = 5.0
 """From SIGTERM, upon which Envoy ends at once, to SIGKILL."""
 
-_KEPT_ENVIRONMENT = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
+_NOT_OURS = ("GAPLESS_SERVICE", "GAPLESS_RELEASE", "GAPLESS_INSTANCE")
+"""Not passed on: they would make Envoy look like an instance, when `gapless up` was called from within one."""
 
 _LAUNCH = 'rm -f "$0"; "$@" & echo $! > "$0.new" && mv "$0.new" "$0"'
 """Rename, so that a pid is never read half-written."""
@@ -140,21 +141,23 @@ class EnvoyProcess:
         self._home.mkdir(parents=True, exist_ok=True)
         self._output.parent.mkdir(parents=True, exist_ok=True)
         (self._home / BOOTSTRAP).write_text(json.dumps(bootstrap("../xds.sock"), indent=1))
-        kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        kept = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
         launcher = await self._world.spawn(
             ["/bin/sh", "-c", _LAUNCH, PID_FILE, *arguments(self._binary, self._workers)],
             env={**kept, MARK: str(self._state)},
             cwd=self._home,
             output=self._output,
         )
-        status = await launcher.wait()
+        await launcher.wait()
         try:
             pid = int((self._home / PID_FILE).read_text())
             self._hold(pid, os.pidfd_open(pid))
         except (OSError, ValueError) as error:
-            raise GaplessError(
-                f"Envoy could not be started (launcher: status {status}; {error})\n{self.tail()}"
-            ) from error
+            raise self.failure("ended as soon as it was started") from error
+
+    def failure(self, what: str) -> GaplessError:
+        """What Envoy did instead of running, with its last words."""
+        return GaplessError(f"Envoy {what}:\n{self.tail()}", f"Its whole log is {self._output}.")
 
     async def _watch(self) -> None:
         failures = 0
@@ -195,6 +198,8 @@ class EnvoyProcess:
             _log.warning("Envoy is stopped without a drain: %s", error)
 
     async def _end(self, number: int) -> None:
+        if not self.running:
+            return
         self._signal(number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TERM_S):

@@ -1,0 +1,133 @@
+"""Figures from Envoy's own messages: what counts, as what, and for how long."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from gapless.core.model import HISTOGRAM_BOUNDS_S
+from gapless.gateway.envoy.accesslog import KEPT_S, SLOWEST_KEPT_S, SLOWEST_PER_SECOND, AccessLog
+from gapless.testing.world import EPOCH_AT, FakeWorld
+
+pytest.importorskip("google.protobuf")
+
+
+@pytest.fixture(scope="module")
+def entries() -> Any:
+    """The message class of the stream."""
+    from gapless.gateway.envoy.protos import load_messages
+
+    return load_messages().message("envoy.service.accesslog.v3.StreamAccessLogsMessage")
+
+
+def add(
+    message: Any, status: int = 200, *, cluster: str = "orders@1", user: str = "", ms: float = 5, flag: str = ""
+) -> Any:
+    entry = message.http_logs.log_entry.add()
+    common = entry.common_properties
+    common.upstream_cluster = cluster
+    common.time_to_last_rx_byte.nanos = 1_000_000
+    common.time_to_first_upstream_rx_byte.nanos = 2_000_000
+    common.time_to_last_upstream_rx_byte.FromNanoseconds(int(ms * 1e6) + 1_000_000)
+    common.duration.FromNanoseconds(int(ms * 1e6) + 9_000_000)
+    if status:
+        entry.response.response_code.value = status
+    if user:
+        entry.request.request_headers["x-user-id"] = user
+    if flag:
+        setattr(common.response_flags, flag, True)
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("status", "flag", "error"),
+    [
+        (200, "", False),
+        (404, "", False),
+        (500, "", True),
+        (503, "upstream_remote_reset", True),
+        (504, "upstream_request_timeout", True),
+        (0, "", True),
+        (200, "upstream_connection_termination", True),
+        (0, "downstream_connection_termination", False),
+        (200, "downstream_connection_termination", False),
+    ],
+)
+async def test_what_is_an_error(entries: Any, status: int, flag: str, error: bool) -> None:
+    log, message = AccessLog(FakeWorld()), entries()
+    add(message, status, flag=flag, user="u")
+    log.take(message)
+    window = await log.window("orders", "1", EPOCH_AT, EPOCH_AT + 1)
+    assert (window.requests, window.errors) == (1, int(error))
+    assert window.failed == (("u",) if error else ())
+
+
+async def test_windows_side_by_side_count_everything_once(entries: Any) -> None:
+    world = FakeWorld()
+    log = AccessLog(world)
+    for _ in range(10):
+        message = entries()
+        add(message)
+        log.take(message)
+        await world.advance(0.7)
+    edges = [EPOCH_AT, EPOCH_AT + 2.3, EPOCH_AT + 2.5, EPOCH_AT + 6, EPOCH_AT + 9]
+    found = [await log.window("orders", "1", a, b) for a, b in pairwise(edges)]
+    assert sum(window.requests for window in found) == 10
+
+
+async def test_releases_and_services_are_kept_apart(entries: Any) -> None:
+    log, message = AccessLog(FakeWorld()), entries()
+    for cluster in ("orders@1", "orders@2", "orders@2", "pay@1", "", "gapless"):
+        add(message, cluster=cluster)
+    log.take(message)
+    found = {
+        (service, release): (await log.window(service, release, 0, 2e9)).requests
+        for service in ("orders", "pay")
+        for release in "12"
+    }
+    assert found == {("orders", "1"): 1, ("orders", "2"): 2, ("pay", "1"): 1, ("pay", "2"): 0}
+
+
+async def test_latency_is_the_releases_own(entries: Any) -> None:
+    log, message = AccessLog(FakeWorld()), entries()
+    add(message, ms=5)
+    add(message, 101, ms=500_000)
+    log.take(message)
+    window = await log.window("orders", "1", 0, 2e9)
+    at = {i for i, count in enumerate(window.latency) if count}
+    assert at == {next(i for i, b in enumerate(HISTOGRAM_BOUNDS_S) if b >= s) for s in (0.005, 0.001)}
+    assert len(window.latency) == len(HISTOGRAM_BOUNDS_S) + 1
+
+
+async def test_memory_is_bounded(entries: Any) -> None:
+    world = FakeWorld()
+    log = AccessLog(world)
+    message = entries()
+    for i in range(SLOWEST_PER_SECOND + 50):
+        add(message, user=f"u{i}", ms=i + 1)
+    log.take(message)
+    window = await log.window("orders", "1", 0, 2e9)
+    assert len(window.tail) == SLOWEST_PER_SECOND
+    assert min(took_s for _, took_s in window.tail) == pytest.approx(0.051)
+    for second in (SLOWEST_KEPT_S, KEPT_S):
+        await world.advance(second)
+        one = entries()
+        add(one)
+        log.take(one)
+        window = await log.window("orders", "1", EPOCH_AT, EPOCH_AT + 1)
+        assert window.tail == ()
+    assert window.requests == 0
+
+
+async def test_a_clock_that_is_set_back_reopens_nothing(entries: Any) -> None:
+    world = FakeWorld()
+    log = AccessLog(world)
+    await world.advance(10)
+    message = entries()
+    add(message)
+    log.take(message)
+    world._now = 3.0
+    log.take(message)
+    assert (await log.window("orders", "1", EPOCH_AT + 10, EPOCH_AT + 11)).requests == 2

@@ -1,0 +1,256 @@
+"""The order in which Envoy is told, played against a pretended Envoy that takes messages in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gapless.gateway.envoy.delta import Asked, Connection, Item, Snapshot, Told
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
+from gapless.gateway.envoy.xds import plain
+
+
+def truth(clusters: Mapping[str, str], routes: str = "r1", listener: str = "l1") -> Snapshot:
+    """`clusters`: name → version of its load assignment."""
+    return Snapshot(
+        {
+            CLUSTER: {name: Item(f"c-{name}", b"") for name in clusters},
+            LOAD: {name: Item(version, b"") for name, version in clusters.items()},
+            LISTENER: {"gapless": Item(listener, b"")},
+            ROUTES: {"gapless": Item(routes, b"")},
+        }
+    )
+
+
+class PretendedEnvoy:
+    """Acknowledges a cluster only once it has its load assignment; asks for the listener, then routes, as Envoy does."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.has: dict[str, dict[str, str]] = {t: {} for t in ORDER}
+        self.log: list[Told] = []
+        self._warming: list[Told] = []
+        self._subscribed: set[str] = set()
+
+    def connect(self, now: Snapshot | None, *, with_versions: bool = False) -> None:
+        """A new stream; on a reconnect with what it has."""
+        self.connection = Connection()
+        for type_url in ORDER:
+            have = self.has[type_url] if with_versions else {}
+            names = () if type_url in (CLUSTER, LISTENER) else tuple(have)
+            if type_url == CLUSTER or have:
+                self._ask(Asked(type_url=type_url, subscribe=names, initial=dict(have)), now)
+
+    def run(self, now: Snapshot, limit: int = 200) -> None:
+        """Until nothing is due any more."""
+        for _ in range(limit):
+            told = self.connection.next(now)
+            if told is None:
+                return
+            self.take(told, now)
+        raise AssertionError("it never comes to rest")
+
+    def take(self, told: Told, now: Snapshot) -> None:
+        self.log.append(told)
+        self._check(told)
+        mine = self.has[told.type_url]
+        mine.update({name: item.version for name, item in told.items.items()})
+        for name in told.removed:
+            mine.pop(name, None)
+        if told.type_url == CLUSTER:
+            self._take_clusters(told, now)
+        else:
+            self._ask(Asked(type_url=told.type_url, nonce=told.nonce), now)
+        self._follow(now)
+
+    def _take_clusters(self, told: Told, now: Snapshot) -> None:
+        fresh = tuple(n for n in told.items if n not in self.has[LOAD])
+        if told.removed:
+            for name in told.removed:
+                self.has[LOAD].pop(name, None)
+            self._ask(Asked(type_url=LOAD, unsubscribe=told.removed), now)
+        if fresh:
+            self._ask(Asked(type_url=LOAD, subscribe=fresh), now)
+        self._warming.append(told)
+
+    def _follow(self, now: Snapshot) -> None:
+        ready = [t for t in self._warming if all(n in self.has[LOAD] for n in t.items if n in self.has[CLUSTER])]
+        for told in ready:
+            self._warming.remove(told)
+            self._ask(Asked(type_url=CLUSTER, nonce=told.nonce), now)
+        for first, then, names in ((CLUSTER, LISTENER, ()), (LISTENER, ROUTES, ("gapless",))):
+            subscribed = self.connection.subscriptions
+            if first in subscribed and subscribed[first].answered and then not in subscribed:
+                self._ask(Asked(type_url=then, subscribe=names), now)
+
+    def _check(self, told: Told) -> None:
+        if told.type_url == ROUTES and told.items:
+            assert self.has[CLUSTER].keys() <= self.has[LOAD].keys(), "routes to a cluster that is still warming"
+
+    def _ask(self, request: Asked, now: Snapshot | None) -> None:
+        self.connection.asked(request, now)
+
+    def holds(self, now: Snapshot) -> bool:
+        return all(self.has[t] == {n: i.version for n, i in now[t].items()} for t in ORDER)
+
+
+def fresh(now: Snapshot) -> PretendedEnvoy:
+    envoy = PretendedEnvoy(Connection())
+    envoy.connect(now)
+    envoy.run(now)
+    return envoy
+
+
+def test_a_new_envoy_gets_everything_in_order() -> None:
+    now = truth({"a": "1", "b": "1"})
+    envoy = fresh(now)
+    assert envoy.holds(now)
+    assert envoy.connection.settled(now)
+    assert [told.type_url for told in envoy.log] == [CLUSTER, LOAD, LISTENER, ROUTES]
+
+
+def test_an_envoy_without_clusters_is_not_left_waiting() -> None:
+    envoy = fresh(truth({}))
+    assert [told.type_url for told in envoy.log] == [CLUSTER, LISTENER, ROUTES]
+    assert envoy.connection.settled(truth({}))
+
+
+def test_nothing_is_said_before_the_truth_is_known() -> None:
+    connection = Connection()
+    connection.asked(Asked(type_url=CLUSTER), None)
+    assert connection.next(None) is None
+
+
+def test_one_changed_thing_is_one_message() -> None:
+    envoy = fresh(truth({"a": "1", "b": "1"}))
+    envoy.log.clear()
+    envoy.run(truth({"a": "2", "b": "1"}))
+    assert [(told.type_url, tuple(told.items)) for told in envoy.log] == [(LOAD, ("a",))]
+
+
+def test_a_reconnect_resends_nothing() -> None:
+    now = truth({"a": "1", "b": "1"})
+    envoy = fresh(now)
+    envoy.log.clear()
+    envoy.connect(now, with_versions=True)
+    envoy.run(now)
+    assert envoy.log == []
+    assert envoy.connection.settled(now)
+
+
+def test_a_reconnect_makes_up_for_what_changed() -> None:
+    envoy = fresh(truth({"a": "1", "gone": "1"}))
+    now = truth({"a": "2", "new": "1"}, routes="r2")
+    envoy.connect(now, with_versions=True)
+    envoy.run(now)
+    assert envoy.holds(now)
+    assert envoy.connection.settled(now)
+
+
+def test_what_is_removed_goes_after_what_led_to_it() -> None:
+    envoy = fresh(truth({"a": "1", "b": "1"}))
+    envoy.log.clear()
+    envoy.run(truth({"a": "1"}, routes="r2"))
+    assert [(told.type_url, told.removed) for told in envoy.log] == [(ROUTES, ()), (CLUSTER, ("b",))]
+
+
+def test_a_changed_cluster_gets_its_load_assignment_again() -> None:
+    envoy = fresh(truth({"a": "1"}))
+    envoy.log.clear()
+    changed = Snapshot({**truth({"a": "1"}).by_type, CLUSTER: {"a": Item("c-other", b"")}})
+    envoy.run(changed)
+    assert [told.type_url for told in envoy.log] == [CLUSTER, LOAD]
+
+
+def test_a_refusal_is_heard_not_repeated_and_taken_back() -> None:
+    before, bad = truth({"a": "1"}), truth({"a": "1"}, routes="bad")
+    envoy = fresh(before)
+    told = envoy.connection.next(bad)
+    assert told is not None
+    assert (
+        envoy.connection.asked(Asked(type_url=ROUTES, nonce=told.nonce, error="no such thing"), bad) == "no such thing"
+    )
+    assert envoy.connection.next(bad) is None
+    assert not envoy.connection.settled(bad)
+    envoy.run(before)
+    assert envoy.connection.settled(before)
+    assert envoy.holds(before)
+
+
+def test_a_refused_cluster_is_removed_again() -> None:
+    """Envoy takes the good part of a response that it refuses."""
+    before, bad = truth({"a": "1"}), truth({"a": "1", "b": "1"})
+    envoy = fresh(before)
+    told = envoy.connection.next(bad)
+    assert told is not None
+    envoy.connection.asked(Asked(type_url=CLUSTER, nonce=told.nonce, error="no"), bad)
+    back = envoy.connection.next(before)
+    assert back is not None
+    assert (back.type_url, back.removed) == (CLUSTER, ("b",))
+
+
+def test_an_old_nonce_means_nothing() -> None:
+    now = truth({"a": "1"})
+    envoy = fresh(now)
+    assert envoy.connection.asked(Asked(type_url=ROUTES, nonce="1", error="late"), now) == ""
+    assert envoy.connection.settled(now)
+
+
+def test_asking_again_sends_again() -> None:
+    now = truth({"a": "1"})
+    envoy = fresh(now)
+    envoy.connection.asked(Asked(type_url=LOAD, subscribe=("a",)), now)
+    told = envoy.connection.next(now)
+    assert told is not None
+    assert tuple(told.items) == ("a",)
+
+
+def test_a_client_that_names_what_it_wants_gets_that_alone() -> None:
+    """gRPC's own: listener, routes, cluster, load assignment, each by name."""
+    now, connection = truth({"a": "1", "b": "1"}), Connection()
+    for type_url, name in ((LISTENER, "gapless"), (ROUTES, "gapless"), (CLUSTER, "a"), (LOAD, "a")):
+        connection.asked(Asked(type_url=type_url, subscribe=(name,)), now)
+        told = connection.next(now)
+        assert told is not None
+        assert tuple(told.items) == (name,)
+        connection.asked(Asked(type_url=type_url, nonce=told.nonce), now)
+    assert connection.settled(now)
+
+
+def test_a_name_that_does_not_exist_is_said_to_be_absent_once() -> None:
+    now, connection = truth({}), Connection()
+    connection.asked(Asked(type_url=LOAD, subscribe=("ghost",)), now)
+    told = connection.next(now)
+    assert told is not None
+    assert told.removed == ("ghost",)
+    connection.asked(Asked(type_url=LOAD, nonce=told.nonce), now)
+    assert connection.next(now) is None
+
+
+worlds = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(worlds, st.sampled_from("xyz"), st.booleans()), min_size=1, max_size=6))
+def test_whatever_changes_envoy_ends_with_the_truth(steps: list[tuple[dict[str, str], str, bool]]) -> None:
+    first, routes, _ = steps[0]
+    envoy = fresh(truth(first, routes))
+    for clusters, routes, reconnects in steps[1:]:
+        now = truth(clusters, routes)
+        if reconnects:
+            envoy.connect(now, with_versions=True)
+        envoy.run(now)
+        assert envoy.holds(now)
+        assert envoy.connection.settled(now)
+
+
+def test_envoys_words_come_without_what_it_refused() -> None:
+    assert plain("unknown cluster 'x'") == "unknown cluster 'x'"
+    assert plain('goo.gle/debugstr name: "a"\n: Proto constraint validation failed (x)') == (
+        "Proto constraint validation failed (x)"
+    )
+    assert plain("Invalid duration: goo.gle/debugstr   \nseconds: -1\n") == "Invalid duration"
+    assert "envoy.log" in plain('goo.gle/debugstr name: "a" ...(truncated)')
+    assert plain("") == "no reason given"

@@ -1,0 +1,228 @@
+"""What Envoy is told, as properties that hold for every table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gapless.core.model import BUCKETS, Address, Endpoint, Route, RouteTable, ServiceTable, Split, SplitBy
+from gapless.gateway.envoy.clusters import cluster, cluster_name, load, split_name
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ROUTES, Resources, joined_load, resources, stages
+from gapless.gateway.envoy.routes import REPEATABLE, UNSEEN, referenced, service_routes
+from gapless.gateway.match import below, covers, service_of
+from gapless.gateway.shares import answered_shares, releases, shares
+
+LISTEN = Address(host="127.0.0.1", port=8080)
+RELEASES = ("1.0", "2.0", "3.0-rc%1")
+
+names = st.sampled_from(["orders", "inventory", "pay.ment"])
+versions = st.sampled_from(RELEASES)
+weights = st.lists(st.tuples(versions, st.integers(0, BUCKETS + 500)), max_size=4).map(tuple)
+splits = st.builds(
+    Split,
+    service=names,
+    stable=versions,
+    weights=weights,
+    by=st.sampled_from(SplitBy),
+    salt=st.sampled_from(["", "orders-7", r"a\1b"]),
+)
+ports = st.integers(1, 65_535)
+endpoints = st.builds(
+    Endpoint,
+    instance=st.sampled_from("abcdef"),
+    release=versions,
+    address=st.builds(Address, host=st.just("127.0.0.1"), port=ports),
+    draining=st.booleans(),
+)
+routes = st.builds(
+    Route,
+    path=st.sampled_from(["/", "/orders", "/orders/", "/orders/archive", "/o"]),
+    host=st.sampled_from(["*", "shop.example.com", "*.example.com"]),
+)
+services = st.builds(
+    ServiceTable,
+    service=names,
+    split=splits,
+    endpoints=st.lists(endpoints, max_size=4).map(tuple),
+    routes=st.lists(routes, max_size=3, unique=True).map(tuple),
+    timeout_s=st.floats(0.001, 100),
+)
+tables = st.builds(
+    RouteTable,
+    version=st.integers(0),
+    services=st.lists(services, max_size=3, unique_by=lambda s: s.service).map(tuple),
+)
+
+
+def all_routes(found: Resources) -> list[dict[str, Any]]:
+    return [r for host in found[ROUTES]["gapless"]["virtual_hosts"] for r in host["routes"] if "route" in r]
+
+
+@settings(max_examples=25)
+@given(tables)
+def test_every_cluster_that_is_led_to_exists_with_its_load(table: RouteTable) -> None:
+    found = resources(table, LISTEN)
+    assert referenced(found[ROUTES]["gapless"]) <= found[CLUSTER].keys()
+    assert found[CLUSTER].keys() == found[LOAD].keys()
+
+
+@settings(max_examples=25)
+@given(tables, tables)
+def test_what_must_not_change_does_not(one: RouteTable, other: RouteTable) -> None:
+    """The listener never does; a cluster is the same whatever else is in the table."""
+    first, second = resources(one, LISTEN), resources(other, LISTEN)
+    assert first[LISTENER] == second[LISTENER]
+    for name in first[CLUSTER].keys() & second[CLUSTER].keys():
+        assert first[CLUSTER][name] == second[CLUSTER][name]
+
+
+@settings(max_examples=25)
+@given(tables)
+def test_splits_have_all_buckets_and_overrides_one_release(table: RouteTable) -> None:
+    for route in all_routes(resources(table, LISTEN)):
+        parts = route["route"]["weighted_clusters"]["clusters"]
+        total = sum(part["weight"] for part in parts)
+        assert total == BUCKETS or (len(parts), total) == (1, 1)
+
+
+@settings(max_examples=50)
+@given(splits, st.integers(0, BUCKETS - 1))
+def test_shares_say_what_the_split_says(split: Split, bucket: int) -> None:
+    parts = shares(split)
+    assert sum(weight for _, weight in parts) == BUCKETS
+    assert all(weight > 0 for _, weight in parts)
+    edges = [(release, sum(w for _, w in parts[: i + 1])) for i, (release, _) in enumerate(parts)]
+    assert next(release for release, edge in edges if bucket < edge) == split.release_of(bucket)
+
+
+@settings(max_examples=50)
+@given(services)
+def test_only_releases_that_answer_get_buckets_if_any_does(table: ServiceTable) -> None:
+    alive = {e.release for e in table.endpoints if not e.draining}
+    parts = answered_shares(table)
+    assert sum(weight for _, weight in parts) == BUCKETS
+    assert {release for release, _ in parts} <= (alive or set(releases(table)))
+
+
+@settings(max_examples=25)
+@given(services)
+def test_a_stand_in_leaves_the_others_where_they_were(table: ServiceTable) -> None:
+    alive = {e.release for e in table.endpoints if not e.draining}
+    wanted, told = _by_bucket(shares(table.split)), _by_bucket(answered_shares(table))
+    assert all(told[b] == wanted[b] for b in range(0, BUCKETS, 97) if wanted[b] in alive)
+
+
+def _by_bucket(parts: tuple[tuple[str, int], ...]) -> list[str]:
+    return [release for release, weight in parts for _ in range(weight)]
+
+
+def test_the_newcomer_comes_first() -> None:
+    table = _service(weights=(("2.0", 500), ("1.0", 9_500)))
+    (*_, last) = service_routes(table, Route(path="/"))
+    parts = last["route"]["weighted_clusters"]["clusters"]
+    assert [(part["name"], part["weight"]) for part in parts] == [("orders@2.0", 500), ("orders@1.0", 9_500)]
+
+
+def _service(**changes: Any) -> ServiceTable:
+    split = Split(service="orders", stable="1.0", weights=changes.pop("weights", (("1.0", BUCKETS),)), salt="s")
+    both = tuple(
+        Endpoint(instance=release, release=release, address=Address(host="127.0.0.1", port=port))
+        for port, release in enumerate(("1.0", "2.0"), 9_000)
+    )
+    table = ServiceTable(service="orders", split=split, endpoints=both, routes=(Route(path="/orders"),))
+    return replace(table, **changes)
+
+
+def test_each_method_is_repeated_as_far_as_it_is_safe() -> None:
+    found = service_routes(_service(), Route(path="/orders"))
+    for unsafe, safe in zip(found[::2], found[1::2], strict=True):
+        assert unsafe["route"]["retry_policy"]["retry_on"] == UNSEEN
+        assert {"name": "idempotency-key", "present_match": False} in unsafe["match"]["headers"]
+        assert safe["route"]["retry_policy"]["retry_on"] == REPEATABLE
+        for policy in (unsafe["route"]["retry_policy"], safe["route"]["retry_policy"]):
+            assert "5xx" not in policy["retry_on"]
+            assert policy["retry_host_predicate"][0]["name"] == "previous_hosts"
+
+
+def test_a_service_with_one_release_needs_two_routes() -> None:
+    only = _service(endpoints=_service().endpoints[:1])
+    assert len(service_routes(only, Route(path="/orders"))) == 2
+
+
+def test_a_service_without_routes_has_clusters_only() -> None:
+    found = resources(RouteTable(version=1, services=(_service(routes=()),)), LISTEN)
+    assert set(found[CLUSTER]) == {"orders@1.0", "orders@2.0"}
+    assert not all_routes(found)
+
+
+def test_clusters_keep_the_pitfalls_out() -> None:
+    found = cluster("orders@1.0")
+    assert found["common_lb_config"] == {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}
+    assert found["ignore_health_on_host_removal"] is True
+    assert found["outlier_detection"]["max_ejection_percent"] == 50
+    assert found["outlier_detection"]["enforcing_consecutive_5xx"] == 0
+    empty, full = load("orders@1.0", []), load("orders@1.0", _service().endpoints)
+    assert empty == {"cluster_name": "orders@1.0"}
+    assert full["endpoints"][0]["load_balancing_weight"] == 1
+    routes_ = resources(RouteTable(version=1, services=()), LISTEN)[ROUTES]["gapless"]
+    assert routes_["validate_clusters"] is True
+
+
+@given(names, versions)
+def test_a_clusters_name_can_be_read_back(service: str, release: str) -> None:
+    assert split_name(cluster_name(service, release)) == (service, release)
+    assert split_name("gapless") == ("", "")
+
+
+@settings(max_examples=25)
+@given(tables, tables)
+def test_no_stage_takes_an_endpoint_before_the_routes_have_moved(before: RouteTable, after: RouteTable) -> None:
+    old, new = resources(before, LISTEN), resources(after, LISTEN)
+    told = stages(old, new)
+    assert told[-1] == new
+    assert len(told) <= 2
+    if old[ROUTES] != new[ROUTES]:
+        for name, load_ in old[LOAD].items():
+            if name in new[LOAD]:
+                assert _places(load_) | _places(new[LOAD][name]) == _places(told[0][LOAD][name])
+
+
+def _places(load_: dict[str, Any]) -> set[int]:
+    found = [e for locality in load_.get("endpoints", []) for e in locality["lb_endpoints"]]
+    return {e["endpoint"]["address"]["socket_address"]["port_value"] for e in found}
+
+
+def test_joining_nothing_with_nothing_is_nothing() -> None:
+    assert joined_load(load("a@1", []), load("a@1", [])) == {"cluster_name": "a@1"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "found"),
+    [("/", "/x", True), ("/o", "/o", True), ("/o", "/o/1", True), ("/o", "/or", False), ("/o/", "/o", False)],
+)
+def test_a_path_is_for_itself_and_what_is_below(prefix: str, path: str, found: bool) -> None:
+    assert below(prefix, path) is found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "found"),
+    [("*", "a", True), ("*.b.c", "a.b.c", True), ("*.b.c", "b.c", False), ("a", "a", True), ("a", "b", False)],
+)
+def test_a_host_is_matched_by_name_or_ending(pattern: str, host: str, found: bool) -> None:
+    assert covers(pattern, host) is found
+
+
+def test_the_most_specific_host_wins_at_the_same_path() -> None:
+    def named(name: str, host: str) -> ServiceTable:
+        return replace(_service(), service=name, routes=(Route(path="/", host=host),))
+
+    table = RouteTable(version=1, services=(named("all", "*"), named("some", "*.b.c"), named("one", "a.b.c")))
+    asked = {"a.b.c": "one", "x.b.c": "some", "x": "all"}
+    for host, service in asked.items():
+        found = service_of(table, host, "/")
+        assert found is not None
+        assert found.service == service
