@@ -10,6 +10,7 @@ import pytest
 
 from gapless.core.errors import AppError, NotReady
 from gapless.core.events import Event, Events, StageEnded
+from gapless.discovery.directory import Directory, static
 from gapless.observe import log
 from gapless.resilience import deadline
 from gapless.service import inbound
@@ -443,3 +444,75 @@ def test_two_checks_of_one_name_clash() -> None:
     made.check(lambda: True)
     with pytest.raises(ValueError, match="named '<lambda>' already"):
         made.check(lambda: True)
+
+
+async def test_clients_are_made_once_follow_discovery_and_are_closed() -> None:
+    world = FakeWorld()
+    directory = Directory(world, table=static("stock", ["127.0.0.1:9"]))
+    made = Service(world=world, identity=IDENTITY, directory=directory)
+    client = made.client("stock")
+    assert made.client("stock") is client
+    await made.start(5)
+    assert made.directory is directory
+    assert (await client._found(client_call())).service == "stock"
+    await made.finish(1)
+    await made.close(1)
+
+
+def client_call() -> Any:
+    from gapless.service.client import _Call
+
+    return _Call(method="GET", target="/", headers={}, content=b"", user="", key="", end=9.0)
+
+
+async def test_a_failed_start_as_outer_app_is_told_to_the_server() -> None:
+    made, _ = service(settings=lambda: 1 / 0)
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    await made({"type": "lifespan"}, nothing, send)
+    assert said[0]["type"] == "lifespan.startup.failed"
+    assert "stage 'settings' failed" in said[0]["message"]
+    assert "ZeroDivisionError" in said[0]["message"]
+
+
+async def test_what_fails_while_a_failed_start_is_undone_is_added() -> None:
+    made, _ = service()
+
+    @made.resource
+    async def stubborn() -> Any:
+        yield
+        raise OSError("will not close")
+
+    @made.warm_up
+    def broken() -> None:
+        raise ValueError("cold")
+
+    with pytest.raises(AppError, match="cold") as caught:
+        await made.start(5)
+    assert "will not close" in caught.value.__notes__[0]
+
+
+async def test_websockets_are_waited_for_too() -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await gate.wait()
+
+    made, world = service(app)
+    socket = asyncio.ensure_future(made.app({"type": "websocket", "path": "/live", "headers": []}, nothing, None))  # type: ignore[arg-type]
+    await world.settle()
+    finishing = asyncio.ensure_future(made.finish(5))
+    await world.advance(1)
+    assert not finishing.done()
+    gate.set()
+    await world.advance(0)
+    assert finishing.result()
+    assert socket.done()
+
+
+def test_identity_comes_from_the_environment() -> None:
+    env = {"GAPLESS_SERVICE": "orders", "GAPLESS_RELEASE": "2", "GAPLESS_DISCOVERY": "/s/control.sock", "OTHER": "x"}
+    assert Identity.from_env(env) == Identity(service="orders", release="2", discovery="/s/control.sock")

@@ -307,6 +307,8 @@ class Service:
 
     @asynccontextmanager
     async def _hold_clients(self) -> AsyncIterator[None]:
+        if self._clients:
+            await self.directory.start()  # the first call shall not have to wait for it
         yield
         for client in self._clients.values():
             await client.aclose()
