@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gapless.core.errors import Unavailable
 from gapless.core.model import BUCKETS, Address, Endpoint, RouteTable, ServiceTable, Split, SplitBy, bucket_of
 from gapless.discovery.directory import Directory
+from gapless.observe.log import request_id
 from gapless.resilience import deadline
 from gapless.resilience.retry import Budget, RetryPolicy, backoff
 from gapless.service import inbound
@@ -168,13 +169,13 @@ async def test_the_deadline_of_the_request_being_served_is_inherited() -> None:
 
 async def test_headers_are_inherited_and_overridden() -> None:
     asking, transport = client(lambda *_: OK)
-    token = inbound.headers.set(
-        {b"x-request-id": b"r1", b"traceparent": b"00-a-b-01", b"x-user-id": b"ann", b"cookie": b"secret"}
-    )
+    token = inbound.headers.set({b"traceparent": b"00-a-b-01", b"x-user-id": b"ann", b"cookie": b"secret"})
+    named = request_id.set("r1")
     try:
         await asking.post("/", json={"a": 1}, user="bob", headers={"X-Extra": "1"})
     finally:
         inbound.headers.reset(token)
+        request_id.reset(named)
     sent = dict(transport.asked[0][1].headers)
     assert sent.pop(deadline.HEADER)
     assert sent == {

@@ -11,7 +11,7 @@ from gapless.discovery.balance import Outcome
 from gapless.resilience import retry
 from gapless.service.transport import Response
 
-CARRIED = (b"x-request-id", b"traceparent", b"tracestate", b"x-user-id")
+CARRIED = (b"traceparent", b"tracestate", b"x-user-id")
 """Headers of the request being served that its own calls carry on."""
 
 
@@ -31,12 +31,15 @@ def headers_of(
     given: Mapping[str, str] | None,
     inbound: Mapping[bytes, bytes],
     *,
+    request_id: str,
     user: str,
     idempotency_key: str,
     json: bool,
 ) -> dict[bytes, bytes]:
     """The headers of a call, by lower-case name: inherited ones, then the caller's, then those of its arguments."""
     headers = {name: inbound[name] for name in CARRIED if name in inbound}
+    if request_id:
+        headers[b"x-request-id"] = request_id.encode("latin-1", "replace")
     if json:
         headers[b"content-type"] = b"application/json"
     for name, value in (given or {}).items():

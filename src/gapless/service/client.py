@@ -18,6 +18,7 @@ from gapless.core.world import RealWorld
 from gapless.discovery.balance import Outcome
 from gapless.discovery.directory import Directory, static
 from gapless.discovery.loads import Loads
+from gapless.observe.log import request_id
 from gapless.observe.metrics import Meter
 from gapless.resilience import deadline, retry
 from gapless.resilience.deadline import within
@@ -123,7 +124,12 @@ class Client:
         with everything that was tried.
         """
         given = headers_of(
-            headers, inbound.headers.get(), user=user, idempotency_key=idempotency_key, json=json is not None
+            headers,
+            inbound.headers.get(),
+            request_id=request_id.get(),
+            user=user,
+            idempotency_key=idempotency_key,
+            json=json is not None,
         )
         now = self._world.now()
         call = _Call(

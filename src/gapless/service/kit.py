@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -81,8 +81,9 @@ class Service:
         events: Events | None = None,
         directory: Directory | None = None,
     ) -> None:
-        self.identity = identity or Identity.from_env()
-        self.name = name or self.identity.service or "service"
+        known = identity or Identity.from_env()
+        self.name = known.service or name or "service"  # the deployment's name wins: others know it by that
+        self.identity = replace(known, service=self.name)
         self.world = world or RealWorld()
         self.events = events or Events()
         self.meter = Meter()
@@ -178,7 +179,7 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """The JSON of the probes, from the last results (see `probes.report`)."""
-        return probes.report(self._named, self.phase, self._checks.results, self.world.time())
+        return probes.report(self.identity, self.phase, self._checks.results, self.world.time())
 
     def samples(self) -> list[Sample]:
         """A JSON-able snapshot of this worker's metrics (see `observe.metrics`)."""
@@ -353,10 +354,6 @@ class Service:
         self._stages.labels(name, "true" if ok else "false").observe(event.took_s)
         log_stage(event)
         self.events(event)
-
-    @property
-    def _named(self) -> Identity:
-        return self.identity if self.identity.service else Identity(service=self.name)
 
 
 def _failure(stage: str, error: Exception) -> str:

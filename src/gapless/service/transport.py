@@ -17,7 +17,8 @@ CONNECT_S = 1.0
 KEEPALIVE_S = 30.0
 """Idle connections are closed here before the server's idle limit (75 s) does it, so that no request meets its FIN."""
 MOST_CONNECTIONS = 1000
-MOST_IDLE = 100
+"""Idle ones are not limited further: httpcore counts busy connections against that limit too, and would close and open
+them all the time under load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class HttpTransport:
         import httpcore
 
         return httpcore.AsyncConnectionPool(
-            max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_IDLE, keepalive_expiry=KEEPALIVE_S
+            max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS, keepalive_expiry=KEEPALIVE_S
         )
 
     async def send(self, address: Address, sending: Sending) -> Response:
