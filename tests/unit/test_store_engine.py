@@ -103,6 +103,30 @@ async def test_what_was_decided_upon_a_failed_write_is_decided_again(rig: Rig) -
     assert results[1] == 1
 
 
+async def test_a_batch_sees_what_its_earlier_jobs_did_to_leases(rig: Rig) -> None:
+    """All in one commit: keys that leave the lease, or are hung on it, just before it is revoked."""
+    lease = await rig.store.grant(10)
+    for key in ("freed", "deleted", "kept"):
+        await rig.store.put(key, b"1", lease=lease)
+    rig.disk.free.clear()
+    first = rig.put("first")
+    await rig.world.settle()
+    jobs = [
+        *(rig.store.put("freed", b"2"), rig.store.delete("deleted"), rig.store.put("new", b"1", lease=lease)),
+        *(rig.store.revoke(lease), rig.store.put("late", b"1", lease=lease), rig.store.put("kept", b"3", expect=0)),
+    ]
+    waiting = [asyncio.ensure_future(job) for job in jobs]
+    await rig.world.settle()
+    rig.disk.free.set()
+    results = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert results[:5] == [4, 5, 6, 7, None]
+    assert isinstance(results[5], LeaseLost)
+    assert results[6] == 9
+    assert rig.disk.batches[-1] == ["freed", "deleted", "new", "kept", "new", "kept"]
+    assert [entry.key for entry in (await rig.store.list("")).entries] == ["first", "freed", "kept"]
+    assert rig.store._keys.leased == {}
+
+
 async def test_a_full_disk_changes_nothing_and_is_left_behind(rig: Rig) -> None:
     await rig.put("k")
     rig.disk.fail = lambda keys: StoreFull("no space")

@@ -119,6 +119,16 @@ async def test_a_store_must_be_opened(path: Path) -> None:
     await store.close()
 
 
+async def test_a_store_is_opened_once(path: Path) -> None:
+    store = await opened(path)
+    with pytest.raises(StoreClosed, match="opened once"):
+        await store.open()
+    await store.put("k", b"")
+    await store.close()
+    with pytest.raises(StoreClosed, match="opened once"):
+        await store.open()
+
+
 async def test_nobody_else_may_read_the_files(path: Path) -> None:
     store = await opened(path)
     await store.put("k", b"secret")

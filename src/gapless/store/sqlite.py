@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from gapless.core.errors import StoreClosed
 from gapless.core.ports import Update, World
 from gapless.store._database import Database
 from gapless.store._engine import RETENTION, Engine, Retention
@@ -30,7 +31,10 @@ class SqliteStore(Engine):
         super().__init__(world, self._file, log)
 
     async def open(self) -> None:
-        """Raises StoreLocked (naming the holder's pid), StoreBroken, StoreFull; then nothing stays open."""
+        """Raises StoreLocked (naming the holder's pid), StoreBroken, StoreFull; then nothing stays open, and it may be
+        tried again. A closed store stays closed: construct another."""
+        if self._open or self._closing:
+            raise StoreClosed("a store is opened once", "Construct another one.")
         self._begin(await self._file.open())
 
 
