@@ -31,7 +31,7 @@ from gapless.discovery.loads import Loads
 from gapless.testing import FakeWorld
 
 NOW = 1000.0
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=40, deadline=None)
 dice = st.floats(0, 1, exclude_max=True)
 loads = st.builds(
     Load,
@@ -238,21 +238,24 @@ def fleet(n: int, **odd: float) -> list[Server]:
     return [Server(0.02), *(Server(0.02) for _ in range(n - 2)), Server(**{"speed": 0.02, **odd})]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_mixed_speeds_are_used_by_their_speed(seed: int) -> None:
     mixed = [0.01, 0.01, 0.02, 0.02, 0.05]
     capacity = sum(4 / speed for speed in mixed)
-    ours, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 8, seed)
-    theirs, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 8, seed, least)
+    ours, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 4, seed)
+    theirs, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 4, seed, least)
     assert ours <= 1.5 * theirs
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_fast_failing_instance_is_no_black_hole(seed: int) -> None:
-    _, errors = simulate(fleet(6, fails=1.0), 400, 15, seed)
+    _, errors = simulate(fleet(6, fails=1.0), 400, 10, seed)
     assert errors < 0.01
-    _, naive = simulate(fleet(6, fails=1.0), 400, 15, seed, least)
-    assert naive > 0.1
+
+
+def test_by_its_queue_alone_it_would_be_one() -> None:
+    _, errors = simulate(fleet(6, fails=1.0), 400, 2, 0, least)
+    assert errors > 0.1
 
 
 def test_errors_everywhere_do_not_cost_capacity() -> None:
