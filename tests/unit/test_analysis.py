@@ -194,7 +194,7 @@ def test_what_is_remembered_is_bounded_and_a_fair_sample(users: int, seed: int) 
     seen, counted = tally._first(Seen(), (f"{seed}-{i}" for i in range(users)))
     assert len(seen.hashes) <= tally.USERS_KEPT
     assert all(place < 1 << (32 - seen.level) for place in seen.hashes)
-    assert counted == users or seen.level
+    assert counted >= users - 1 or seen.level  # two users may share a hash
     assert len(seen.hashes) * 2**seen.level == pytest.approx(users, rel=0.35, abs=2)
     assert tally._first(seen, (f"{seed}-{i}" for i in range(users))) == (seen, 0)
 
