@@ -143,10 +143,18 @@ async def _drawing(view: View) -> AsyncIterator[None]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--state", type=Path, help="state directory (default: a new temporary one)")
-    parser.add_argument("--listen", default=LISTEN, help=f"the gateway's address (default: {LISTEN})")
+    parser.add_argument("--listen", type=_address, default=LISTEN, help=f"the gateway's address (default: {LISTEN})")
     parser.add_argument("--rate", type=float, default=RATE, help=f"purchases per second (default: {RATE:g})")
     parser.add_argument("--keep", action="store_true", help="keep the state directory afterwards")
     return parser.parse_args()
+
+
+def _address(text: str) -> str:
+    """`host:port`, or a port of this machine alone."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address: write it like {LISTEN}")
+    return f"{host or '127.0.0.1'}:{port}"
 
 
 def _short_temporary() -> str:

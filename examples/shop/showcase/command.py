@@ -14,6 +14,8 @@ from typing import Any
 
 READY_LIMIT_S = 60.0
 VERB_LIMIT_S = 180.0
+END_LIMIT_S = 30.0
+"""Longer than any service of the shop may drain."""
 LINE_LIMIT = 1 << 20
 """Bytes of one line: a status as JSON is longer than asyncio's default."""
 
@@ -41,7 +43,6 @@ class Gapless:
     state: Path
     listen: str
     say: Say
-    _started: bool = False
     _up: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _ready: asyncio.Future[dict[str, Any]] | None = None
@@ -49,8 +50,8 @@ class Gapless:
 
     async def up(self) -> dict[str, Any]:
         """Start the control plane and wait until it says ready; returns what it says then. Raises Failed."""
-        self._started = True
         self._ready = asyncio.get_running_loop().create_future()
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())  # seen, whoever waits
         self._up = await self._start("up", "--json", "--listen", self.listen, errors=asyncio.subprocess.STDOUT)
         self._reader = asyncio.create_task(self._read(self._up, self._ready))
         try:
@@ -91,15 +92,22 @@ class Gapless:
 
     async def down(self) -> None:
         """End everything that runs; no error when nothing does."""
-        if self._started:
-            self._started = False
+        if self._up is None or self._reader is None or self._ready is None:
+            return
+        if self._ready.done():
             outcome = await self.run("down")
             if outcome.code:
                 self.say(f"`gapless down` ended with {outcome.code}: {outcome.err or outcome.out}")
-        if self._up is not None:
-            await _end(self._up)
-        if self._reader is not None:
-            await self._reader
+        elif self._up.returncode is None:
+            self._up.send_signal(signal.SIGINT)  # still starting: what it has begun, it knows best itself
+        try:
+            async with asyncio.timeout(END_LIMIT_S):
+                await self._up.wait()
+        except TimeoutError:
+            self.say(f"the control plane has not ended within {END_LIMIT_S:g} s and is killed")
+        await _end(self._up)
+        await self._reader
+        self._up = None
 
     def hurry(self) -> None:
         """A second Ctrl-C: what is ending shall end at once."""
