@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import urllib.request
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,6 +63,29 @@ def make_fleet(state: Path) -> LocalFleet:
 
 def instance_of(name: str, port: int, service: str = "tiny") -> Instance:
     return Instance(id=name, service=service, release="1", address=Address(host="127.0.0.1", port=port))
+
+
+METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
+WHEEL_FILE = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def build_wheel(
+    directory: Path, name: str, version: str, files: dict[str, str], more: str = "", scripts: str = ""
+) -> Path:
+    """A wheel made by hand: building one needs packages that an offline machine lacks."""
+    info = f"{name}-{version}.dist-info"
+    contents = {
+        **files,
+        f"{info}/METADATA": METADATA.format(name=name, version=version, more=more),
+        f"{info}/WHEEL": WHEEL_FILE,
+        **({f"{info}/entry_points.txt": f"[console_scripts]\n{scripts}\n"} if scripts else {}),
+    }
+    contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*contents, f"{info}/RECORD"])
+    place = directory / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(place, "w") as archive:
+        for path, text in contents.items():
+            archive.writestr(path, text)
+    return place
 
 
 @asynccontextmanager

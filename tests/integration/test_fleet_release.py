@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,30 +14,17 @@ from gapless.core.errors import ReleaseError
 from gapless.core.model import Service
 from gapless.core.world import RealWorld
 from gapless.fleet.release import Snapshots
-from tests.integration.fleet_kit import ROOT, SERVICE, ask, fleet_in, instance_of, make_fleet, start, write_program
-
-WHEEL = "tinypkg-1.0-py3-none-any.whl"
-METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
-WHEEL_FILE = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-
-
-def build_wheel(
-    directory: Path, name: str, version: str, files: dict[str, str], more: str = "", scripts: str = ""
-) -> Path:
-    """A wheel made by hand: building one needs packages that an offline machine lacks."""
-    info = f"{name}-{version}.dist-info"
-    contents = {
-        **files,
-        f"{info}/METADATA": METADATA.format(name=name, version=version, more=more),
-        f"{info}/WHEEL": WHEEL_FILE,
-        **({f"{info}/entry_points.txt": f"[console_scripts]\n{scripts}\n"} if scripts else {}),
-    }
-    contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*contents, f"{info}/RECORD"])
-    place = directory / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(place, "w") as archive:
-        for path, text in contents.items():
-            archive.writestr(path, text)
-    return place
+from tests.integration.fleet_kit import (
+    ROOT,
+    SERVICE,
+    ask,
+    build_wheel,
+    fleet_in,
+    instance_of,
+    make_fleet,
+    start,
+    write_program,
+)
 
 
 @pytest.fixture

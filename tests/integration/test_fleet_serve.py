@@ -8,7 +8,7 @@ import pytest
 
 from gapless.core.errors import InvalidTransition, ReloadRefused
 from gapless.core.model import Service
-from tests.integration.fleet_kit import ask, fleet_in, instance_of, lives, make_fleet, start
+from tests.integration.fleet_kit import ask, build_wheel, fleet_in, instance_of, lives, make_fleet, start
 
 APP = """\
 import asyncio, os
@@ -55,6 +55,17 @@ async def test_an_app_is_served_reloaded_and_drained(state, source):
         assert [r.detail for r in await fleet.list()] == ["exited with status 0"]
         await fleet.forget("shop-1")
         assert not (state / "run" / "shop-1.sock").exists()
+
+
+async def test_an_app_from_a_wheel_is_served_from_its_own_environment(state, short_dir, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    code = APP.replace("str(os.getpid())", "__file__")
+    wheel = build_wheel(short_dir, "shopapp", "1.0", {"shopapp.py": code})
+    async with fleet_in(state) as fleet:
+        instance = await start(fleet, wheel, "shop-1", Service(name="shop", app="shopapp:app"))
+        assert (await ask(instance)).startswith(f"{state}/releases/")
+        await fleet.reload(instance)
+        assert (await ask(instance)).endswith("/site-packages/shopapp.py")
 
 
 async def test_an_app_that_cannot_be_imported_tells_why(state, source):

@@ -6,8 +6,10 @@ that survives whoever started them. Sources: proc(5), pidfd_open(2), setsid(2).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,11 @@ STATE = "GAPLESS_STATE"
 INSTANCE = "GAPLESS_INSTANCE"
 
 _DEAD = frozenset("ZX")
+
+_INFO = struct.Struct("=Q52xi")
+"""`struct pidfd_info` of linux/pidfd.h: its mask comes first, its exit_code last."""
+_GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11  # _IOWR(0xFF, 11, struct pidfd_info)
+_INFO_EXIT = 1 << 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +137,21 @@ def send(handle: int, number: int) -> None:
         signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
         return
+
+
+def exit_status(handle: int) -> int | None:
+    """How the ended process that a pidfd holds ended, though it is no child of ours; None when the kernel does not tell
+    (before Linux 6.15). Raises BlockingIOError until its parent has taken note."""
+    info = bytearray(_INFO.size)
+    _INFO.pack_into(info, 0, _INFO_EXIT, 0)
+    try:
+        fcntl.ioctl(handle, _GET_INFO, info)
+    except OSError:
+        return None
+    mask, status = _INFO.unpack(info)
+    if not mask & _INFO_EXIT:
+        raise BlockingIOError
+    return os.waitstatus_to_exitcode(status)
 
 
 def kill(stat: Stat) -> None:

@@ -9,10 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from gapless.core.ports import Process, Running
-from gapless.fleet.process import Stat, describe_status, hold, send
+from gapless.fleet.process import Stat, describe_status, exit_status, hold, send
 
 UNSEEN = "ended while no control plane watched it"
 ADOPTED = "ended (an earlier control plane started it, so its exit status is not known)"
+STATUS_LOOK_S = 0.02
+STATUS_LOOKS = 5
+"""The exit status of what is no child is told once its parent, mostly init, has taken note: at once, or never."""
 
 
 class Member:
@@ -96,7 +99,7 @@ class Roster:
         """Watch a process that somebody else started."""
         member = self._add(name, stat)
         if member.pidfd:
-            asyncio.get_running_loop().add_reader(member.pidfd, self._end, member, ADOPTED)
+            asyncio.get_running_loop().add_reader(member.pidfd, self._end_adopted, member, STATUS_LOOKS)
         else:
             self._end(member, ADOPTED)
         return member
@@ -126,6 +129,20 @@ class Roster:
 
     async def _wait(self, member: Member, process: Process) -> None:
         self._end(member, describe_status(await process.wait()))
+
+    def _end_adopted(self, member: Member, looks: int) -> None:
+        if not member.pidfd:
+            return  # closed meanwhile
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(member.pidfd)
+        try:
+            status = exit_status(member.pidfd)
+        except BlockingIOError:
+            if looks:
+                loop.call_later(STATUS_LOOK_S, self._end_adopted, member, looks - 1)
+                return
+            status = None
+        self._end(member, ADOPTED if status is None else describe_status(status))
 
     def _end(self, member: Member, detail: str) -> None:
         self._release(member)
