@@ -111,9 +111,9 @@ async def test_a_broken_connection_is_asked_again_elsewhere_if_that_is_safe(brok
 
 async def test_an_instance_that_hangs_is_given_up_in_time() -> None:
     async with serving(hangs, answers) as ports:
-        for _ in range(4):
+        for _ in range(3):
             async with Client("stock", endpoints=at(ports)) as client:
-                assert (await client.get("/", deadline_s=0.6)).content == b"ok"
+                assert (await client.get("/", deadline_s=2)).content == b"ok"
         async with Client("stock", endpoints=at(ports[:1])) as client:
             with pytest.raises(Unavailable, match="no answer within"):
                 await client.post("/", deadline_s=0.1)
