@@ -167,6 +167,19 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced_before_anyt
     assert not any(record.reused for record in records)
 
 
+async def test_words_that_nobody_asked_for_spoil_an_idle_connection_and_no_request() -> None:
+    async def behave(_seen: int, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(OK)
+        await asyncio.sleep(0.005)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    async with serving(behave) as (nasty, url):
+        summary, _ = await run(url, connections=2, rate=50.0, for_s=0.4)
+    assert summary.lost == {}
+    assert nasty.connections == nasty.seen == summary.requests
+
+
 async def test_a_reset_on_a_reused_connection_is_a_loss_and_is_not_retried() -> None:
     async def behave(seen: int, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if seen % 2:

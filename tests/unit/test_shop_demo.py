@@ -84,7 +84,9 @@ def test_only_the_bad_release_is_forgiven_and_only_its_own_errors() -> None:
         (replace(spoilt, cause=Cause.WRONG), 1),
     ):
         assert judge([record], EVENTS, BAD).lost_total == lost
-    assert judge([spoilt], EVENTS, BAD).users_met_bad == 1
+    served = purchase(release="1.2.0-bad", user="8")
+    assert judge([spoilt, served], EVENTS, BAD).users_met_bad == 1
+    assert judge([spoilt, served], EVENTS, BAD).users_of_bad == 2
 
 
 GOOD_BOOKS = Books(

@@ -82,8 +82,8 @@ def _row(story: Story, event: Event) -> list[str]:
 def _customers(verdict: Verdict) -> list[Text]:
     lines = [
         Text(
-            f"\npurchases   {verdict.requests}: {verdict.answered} answered, {verdict.met_bad} met a bad release "
-            f"({verdict.users_met_bad} customers), {verdict.lost_total} lost"
+            f"\npurchases   {verdict.requests}: {verdict.answered} answered, {verdict.met_bad} met the "
+            f"bad release's errors, {verdict.lost_total} lost"
         )
     ]
     for event, causes in verdict.lost.items():
@@ -97,7 +97,8 @@ def _customers(verdict: Verdict) -> list[Text]:
 def _decision(story: Story) -> list[Text]:
     if story.decision is None:
         return []
-    users = f"{story.verdict.users_met_bad} customers got an error"
+    met, failed = story.verdict.users_of_bad, story.verdict.users_met_bad
+    users = f"{met} customers met it, {failed} got an error"
     return [Text(f"bad release {story.decision.seconds:.1f} s to the decision, {users}: {story.decision.reason}")]
 
 

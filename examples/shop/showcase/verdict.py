@@ -19,6 +19,9 @@ class Verdict:
     met_bad: int
     """Requests that a bad release itself answered with 5xx: it is what those are for."""
     users_met_bad: int
+    """Customers who got such an error."""
+    users_of_bad: int
+    """Customers whom a bad release answered at all."""
     lost: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     examples: tuple[Record, ...] = ()
     """A few of the lost ones, to show."""
@@ -46,6 +49,7 @@ def judge(records: Sequence[Record], events: Sequence[Event], bad: Collection[st
         answered=len(records) - len(spoilt) - len(lost),
         met_bad=len(spoilt),
         users_met_bad=len({record.user for record in spoilt}),
+        users_of_bad=len({record.user for record in records if record.release in bad}),
         lost=_by_event(lost, events),
         examples=tuple(lost[:5]),
     )

@@ -20,6 +20,7 @@ from showcase.verdict import is_lost, met_bad
 RECENT_S = 5.0
 """The panel's figures are of so many last seconds."""
 LOOK_S = 0.25
+SHOWN_LOST = 20
 LINE_S = 5.0
 """Between two lines of figures where there is no terminal."""
 
@@ -59,8 +60,14 @@ class View:
         self.totals["requests"] += 1
         if is_lost(record, self._bad):
             self.totals["lost"] += 1
-            self.say(f"LOST: {record.cause}, {record.detail} (release {record.release or 'unknown'})")
+            self._say_lost(record)
         self.totals["met bad"] += met_bad(record, self._bad)
+
+    def _say_lost(self, record: Record) -> None:
+        if self.totals["lost"] <= SHOWN_LOST:
+            self.say(f"LOST: {record.cause}, {record.detail} (release {record.release or 'unknown'})")
+        if self.totals["lost"] == SHOWN_LOST:
+            self.say("further losses are counted, but not shown")
 
     async def run(self) -> None:
         """Keep the picture fresh until cancelled."""
