@@ -39,6 +39,6 @@ lock: setup ## pin dependencies anew (make lock UPGRADE=--upgrade for newer vers
 	scripts/lock.sh $(UPGRADE)
 
 clean: ## remove everything that git does not know
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist build
 	rm -f src/gapless/gateway/envoy/descriptors.bin.gz
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,6 +28,14 @@ def short_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _at_full_speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End-to-end tests look at whole systems in real time: their processes are not measured for coverage."""
+    if "e2e" in request.path.parts:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            monkeypatch.delenv(name)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ[RUN_MARK] = f"{os.getpid()}-{time.time_ns()}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,10 @@ LIGHT = {"gapless", "gapless.core.errors", "gapless.core.model", "gapless.core.w
 def loaded_by(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after `code`."""
     program = f"import contextlib, io, sys\n{code}\nprint('\\n'.join(sys.modules), file=sys.__stdout__)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environ
+    )
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
