@@ -84,7 +84,7 @@ class System:
     def start_up(self, *more: str) -> subprocess.Popen[bytes]:
         """`gapless up`, not waited for."""
         with self.output.open("ab") as output:
-            self._up = subprocess.Popen(self._argv("up", *more), stdout=output, stderr=output, cwd=self.directory)
+            self._up = subprocess.Popen(self.argv("up", *more), stdout=output, stderr=output, cwd=self.directory)
         return self._up
 
     def up(self) -> None:
@@ -120,7 +120,7 @@ class System:
 
     def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._argv(verb, *arguments), capture_output=True, text=True, cwd=self.directory, timeout=2 * LIMIT_S
+            self.argv(verb, *arguments), capture_output=True, text=True, cwd=self.directory, timeout=2 * LIMIT_S
         )
 
     def json(self, verb: str, *arguments: str) -> Any:
@@ -161,7 +161,7 @@ class System:
             process.wait(LIMIT_S)
         requests += [json.loads(line) for line in log.read_text().splitlines()]
 
-    def _argv(self, verb: str, *arguments: str) -> list[str]:
+    def argv(self, verb: str, *arguments: str) -> list[str]:
         where = ["--file", str(self.file), "--state", str(self.state)]
         return [sys.executable, "-m", "gapless", verb, *arguments, *where]
 

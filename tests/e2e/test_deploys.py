@@ -16,7 +16,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     import tempfile
 
     directory = Path(tempfile.mkdtemp(prefix="g-"))
-    system = System(directory, start="4s")
+    system = System(directory, start="6s")
     system.up()
     yield system
     system.down()
@@ -63,7 +63,7 @@ def test_a_release_that_cannot_start_is_refused(system: System, fault: str, reas
         done = system.deploy(f"refused-{fault}", fault)
     assert done.returncode == 15
     assert "was refused" in done.stderr
-    assert reason in done.stderr
+    assert reason in done.stderr, done.stderr
     assert log in done.stderr
     assert lost(requests) == []
     assert {r["release"] for r in requests} == {before}
@@ -93,9 +93,8 @@ def test_a_rollout_is_aborted_by_hand(system: System) -> None:
 
 
 def test_back_to_the_release_before(system: System) -> None:
-    assert system.deploy("forward").returncode in (0, 15)
     with system.load() as requests:
-        assert system.deploy("forward-2").returncode == 0
+        assert system.deploy("forward").returncode == 0
         done = system.run("rollback", "web", "--why", "wrong totals")
     assert done.returncode == 0, done.stderr
     assert "promoted" in done.stdout

@@ -58,3 +58,4 @@ async def _take_down(file: Path, state: Path) -> None:
         raise ControlUnreachable(f"nothing was started in {state}", "Name the right place by --file or --state.")
     plane = await compose(replace(load(file), state=state), Events())
     await plane.take_down()
+    (state / "control.sock").unlink(missing_ok=True)

@@ -23,8 +23,8 @@ class Gateway(Traffic, Metrics, Protocol):
         """Take charge of the one that an earlier control plane left, if there is one, only to stop it."""
         ...
 
-    async def stop(self) -> None:
-        """Drain and end it."""
+    async def stop(self, drain_s: float) -> None:
+        """Let requests finish within the limit and end it; cancelled: at once."""
         ...
 
     async def detach(self) -> None:

@@ -19,7 +19,7 @@ from gapless.control.prober import Prober
 from gapless.control.records import Records
 from gapless.control.roller import Roller
 from gapless.control.router import Feed, Router
-from gapless.control.shutdown import stop_instances
+from gapless.control.shutdown import impatiently, stop_instances
 from gapless.control.status import service_status
 from gapless.control.supervisor import Supervisor
 from gapless.core.events import Events
@@ -143,17 +143,20 @@ class ControlPlane:
         await self._end_loops()
         errors: list[Exception] = []
         for act in (
-            self.gateway.stop,
-            lambda: stop_instances(self.records, self._fleet, at_once),
-            self._store.close,
+            impatiently(self.gateway.stop(self._drain_s()), at_once),
+            stop_instances(self.records, self._fleet, at_once),
+            self._store.close(),
         ):
             try:
-                await act()
+                await act
             except Exception as error:  # noqa: BLE001 the clean-up goes on; all of it is raised at the end
                 errors.append(error)
         self.feed.remove()
         if errors:
             raise ExceptionGroup("not everything could be taken down", errors)
+
+    def _drain_s(self) -> float:
+        return max((service.drain_s for service in self.records.services()), default=0.0)
 
     async def take_down(self) -> None:
         """`stop` for what a killed control plane has left."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from gapless.control.records import Records
 from gapless.core.model import Instance, Phase, Service
@@ -23,6 +25,17 @@ def callers_first(services: Iterable[Service]) -> list[list[str]]:
         for name in wave:
             del waiting[name]
     return waves
+
+
+async def impatiently(act: Coroutine[Any, Any, None], at_once: Callable[[], bool]) -> None:
+    """Wait for an act that takes its time; cancel it, which ends it at once, when nobody wants to wait any more."""
+    acting = asyncio.create_task(act)
+    while not acting.done() and not at_once():
+        await asyncio.wait({acting}, timeout=LOOK_EVERY_S)
+    if not acting.done():
+        acting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await acting
 
 
 async def stop_instances(records: Records, fleet: Fleet, at_once: Callable[[], bool]) -> None:

@@ -116,12 +116,15 @@ class EnvoyGateway:
         self._process.adopt()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Let requests finish, up to the limit; then end Envoy and the server. Nothing is left behind but the log."""
-        if self._process is not None:
-            await self._process.stop(drain_s)
-        if self._server is not None:
-            await self._server.stop()
-        (self._state / "xds.sock").unlink(missing_ok=True)
+        """Let requests finish, up to the limit; then end Envoy and the server. Nothing is left behind but the log, also
+        when it is cancelled, which ends Envoy at once."""
+        try:
+            if self._process is not None:
+                await self._process.stop(drain_s)
+        finally:
+            if self._server is not None:
+                await self._server.stop()
+            (self._state / "xds.sock").unlink(missing_ok=True)
 
     async def detach(self) -> None:
         """Leave Envoy running with what it was told last, for the control plane that comes next."""
