@@ -28,12 +28,14 @@ def short_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
-def _at_full_speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _at_full_speed(request: pytest.FixtureRequest) -> Iterator[None]:
     """End-to-end tests look at whole systems in real time: their processes are not measured for coverage."""
-    if "e2e" in request.path.parts:
-        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        if "e2e" in request.path.parts:
+            for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+                patch.delenv(name)
+        yield
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
