@@ -70,6 +70,8 @@ class Kernel:
             case Commit(key):
                 assert self.alive[key] == "prepared"
                 self.alive[key] = "committed"
+            case Retire(key) if self.alive[key] in ("leaving", "killed"):
+                return  # reminded
             case Retire(key) | Drain(key):
                 assert self.alive[key] in ("committed", "serving")
                 if isinstance(action, Retire) and self.alive[key] == "serving":

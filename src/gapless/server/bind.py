@@ -15,6 +15,7 @@ from gapless.server.holder import holder_of
 BACKLOG = 4096
 """How many connections may wait while no worker accepts; the kernel caps it (net.core.somaxconn)."""
 SUN_PATH_BYTES = 107
+_NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class Listener(NamedTuple):
@@ -41,7 +42,7 @@ def listeners(binds: Sequence[str]) -> list[Listener]:
     opened: list[Listener] = []
     try:
         for bind in binds:
-            opened.append(listener(bind))  # noqa: PERF401 - what was opened before a failure is closed
+            opened += listeners_of(bind)
     except BaseException:
         for one in opened:
             one.close()
@@ -49,14 +50,14 @@ def listeners(binds: Sequence[str]) -> list[Listener]:
     return opened
 
 
-def listener(bind: str) -> Listener:
-    """One of `listeners`."""
+def listeners_of(bind: str) -> list[Listener]:
+    """Those of one bind: a name may stand for several addresses, as `localhost` does for 127.0.0.1 and ::1."""
     if bind.startswith("unix:"):
-        return unix_listener(bind.removeprefix("unix:"), mode=0o666)
+        return [unix_listener(bind.removeprefix("unix:"), mode=0o666)]
     if bind.startswith("fd://"):
-        return Listener(_inherited(bind), "")
+        return [Listener(_inherited(bind), "")]
     host, port = host_port(bind)
-    return Listener(_tcp(bind, host, port), "")
+    return [Listener(sock, "") for sock in _tcp_all(bind, host, port)]
 
 
 def host_port(bind: str) -> tuple[str, int]:
@@ -76,21 +77,38 @@ def shown(sock: socket.socket) -> str:
     return f"http://{host}:{name[1]}"
 
 
-def _tcp(bind: str, host: str, port: int) -> socket.socket:
+def _tcp_all(bind: str, host: str, port: int) -> list[socket.socket]:
+    """IPv4 first; a family that this machine does not have is left out when the other one works."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ConfigError(f"--bind {bind!r}: {error.strerror}", "Give an address of this machine.") from error
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+    opened: list[socket.socket] = []
+    for family, address in sorted({(family, address[0]) for family, _, _, _, address in found}):
+        try:
+            opened.append(_tcp(family, str(address), port))
+        except OSError as error:
+            if opened and error.errno in _NO_SUCH_FAMILY:
+                continue
+            for sock in opened:
+                sock.close()
+            raise _refused(bind, port, error) from error
+        port = opened[-1].getsockname()[1]
+    return opened
+
+
+def _tcp(family: int, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
-        sock.bind(address)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a listener of its own
+        sock.bind((host, port))
         return _listen(sock)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _refused(bind, port, error) from error
+        raise
 
 
 def _refused(bind: str, port: int, error: OSError) -> GaplessError:
@@ -115,6 +133,7 @@ def _inherited(bind: str) -> socket.socket:
             f"--bind {bind!r} is no open socket: {error}", "Pass the socket on to this process."
         ) from error
     if not listens:
+        sock.close()
         raise ConfigError(f"--bind {bind!r} does not listen", "Call listen() on it first.")
     os.set_inheritable(sock.fileno(), False)
     sock.setblocking(False)

@@ -64,7 +64,8 @@ class Child:
         self._loop = asyncio.get_running_loop()
         ours, theirs = pair()
         self.tees = [Tee(1), Tee(2)]
-        argv = [sys.executable, "-m", "gapless.server.worker", "--channel", str(theirs.fileno())]
+        shown = [self._task.app, f"generation={self.generation}"]  # for whoever reads `ps`
+        argv = [sys.executable, "-m", "gapless.server.worker", "--channel", str(theirs.fileno()), *shown]
         try:
             # A process group of its own keeps the terminal's Ctrl-C away, and can be killed with all that it started.
             self._process = subprocess.Popen(
@@ -111,11 +112,14 @@ class Child:
         """The exit code for the whole server, should this have been the end of it."""
         return self._failed.code if self._failed else 4
 
+    @property
+    def told(self) -> list[str]:
+        """Why in more words, as far as it could tell: the end of its traceback."""
+        return self._failed.log if self._failed else []
+
     def log(self) -> list[str]:
-        """Why in more words: the traceback that it told, else the last lines that it wrote while it started."""
-        if self._failed and self._failed.log:
-            return self._failed.log
-        return self.tees[1].lines() or self.tees[0].lines()
+        """What it told, else the last lines that it wrote while it started."""
+        return self.told or self.tees[1].lines() or self.tees[0].lines()
 
     def _blocked(self) -> None:
         self._loop.add_writer(self._channel.fileno(), self._writable)

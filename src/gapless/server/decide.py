@@ -8,8 +8,6 @@ hears of it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gapless.core.errors import NotReady
 from gapless.server.generation import (
     NEVER,
@@ -90,12 +88,12 @@ def _told(state: State, event: Prepared | Serving | Beat | Left, now: float) -> 
     worker = _find(state, event.key)
     if worker is None:
         return state
-    worker = replace(worker, beat_at=now)
+    worker = worker._replace(beat_at=now)
     match event, worker.phase:
         case Prepared(), Phase.STARTING:
-            worker = replace(worker, phase=Phase.PREPARED, deadline=NEVER)
+            worker = worker._replace(phase=Phase.PREPARED, deadline=NEVER)
         case Serving(), Phase.COMMITTED:
-            worker = replace(worker, phase=Phase.SERVING, deadline=NEVER, serving_at=now)
+            worker = worker._replace(phase=Phase.SERVING, deadline=NEVER, serving_at=now)
         case Left(), Phase.SERVING if worker.generation == state.current:
             state = _retry(state, worker.slot, 0, now)
             worker = _leave(state, worker, now)
@@ -103,7 +101,7 @@ def _told(state: State, event: Prepared | Serving | Beat | Left, now: float) -> 
 
 
 def _begin(state: State, now: float) -> tuple[State, list[Action]]:
-    state = replace(state, coming=state.last + 1, last=state.last + 1, began_at=now, prepared_at=0.0)
+    state = state._replace(coming=state.last + 1, last=state.last + 1, began_at=now, prepared_at=0.0)
     actions: list[Action] = []
     for slot in range(state.wanted):
         state, action = _start(state, state.coming, slot, now)
@@ -114,7 +112,7 @@ def _begin(state: State, now: float) -> tuple[State, list[Action]]:
 def _start(state: State, generation: int, slot: int, now: float) -> tuple[State, Start]:
     key = state.keys + 1
     worker = Worker(key, generation, slot, Phase.STARTING, now + state.limits.start_s, now)
-    return replace(state, keys=key, workers=(*state.workers, worker)), Start(key, generation)
+    return state._replace(keys=key, workers=(*state.workers, worker)), Start(key, generation)
 
 
 def _reload(state: State, now: float) -> tuple[State, list[Action]]:
@@ -129,12 +127,12 @@ def _reload(state: State, now: float) -> tuple[State, list[Action]]:
 
 def _stop(state: State, signal: int, now: float) -> tuple[State, list[Action]]:
     if state.leaving:
-        state = replace(state, code=state.code or 128 + signal, reason=state.reason or "stopped at once")
+        state = state._replace(code=state.code or 128 + signal, reason=state.reason or "stopped at once")
         return _kill_all(state, "stopped at once")
     actions: list[Action] = []
     if state.coming and state.current:
         actions.append(Refused(state.coming, "the server was told to stop", 0))
-    state = replace(state, leaving=True, coming=0, slots=())
+    state = state._replace(leaving=True, coming=0, slots=())
     for worker in state.workers:
         if worker.phase in (Phase.STARTING, Phase.PREPARED):
             actions.append(Kill(worker.key, "the server was told to stop"))
@@ -146,15 +144,15 @@ def _stop(state: State, signal: int, now: float) -> tuple[State, list[Action]]:
 
 def _kill_all(state: State, reason: str) -> tuple[State, list[Action]]:
     actions: list[Action] = [Kill(worker.key, reason) for worker in state.workers]
-    gone = tuple(replace(w, phase=Phase.LEAVING, deadline=NEVER) for w in state.workers)
-    return replace(state, workers=gone, slots=(), coming=0), actions
+    gone = tuple(w._replace(phase=Phase.LEAVING, deadline=NEVER) for w in state.workers)
+    return state._replace(workers=gone, slots=(), coming=0), actions
 
 
 def _exited(state: State, event: Exited, now: float) -> tuple[State, list[Action]]:
     worker = _find(state, event.key)
     if worker is None:
         return state, []
-    state = replace(state, workers=tuple(w for w in state.workers if w.key != event.key))
+    state = state._replace(workers=tuple(w for w in state.workers if w.key != event.key))
     if worker.phase is Phase.LEAVING or state.leaving:
         return state, []
     if worker.generation == state.coming:
@@ -180,7 +178,7 @@ def backoff(failures: int) -> float:
 def _retry(state: State, slot: int, failures: int, at: float) -> State:
     slots = list(state.slots)
     slots[slot] = Slot(failures, at)
-    return replace(state, slots=tuple(slots))
+    return state._replace(slots=tuple(slots))
 
 
 def _refuse(state: State, reason: str, code: int, key: int, now: float) -> tuple[State, list[Action]]:
@@ -196,14 +194,14 @@ def _refuse(state: State, reason: str, code: int, key: int, now: float) -> tuple
         state = _with(state, _leave(state, worker, now))
     actions.append(Refused(state.coming, reason, key))
     if not state.current:
-        return replace(state, coming=0, leaving=True, code=code, reason=reason), actions
-    return replace(state, coming=0), actions
+        return state._replace(coming=0, leaving=True, code=code, reason=reason), actions
+    return state._replace(coming=0), actions
 
 
 def _awake(state: State, now: float) -> State:
     if now - due(state) < OVERSLEPT_S:
         return state
-    return replace(state, workers=tuple(replace(w, beat_at=now) for w in state.workers))
+    return state._replace(workers=tuple(w._replace(beat_at=now) for w in state.workers))
 
 
 def _overdue(state: State, now: float) -> tuple[State, list[Action]]:
@@ -223,7 +221,7 @@ def _overdue(state: State, now: float) -> tuple[State, list[Action]]:
 def _give_up(state: State, worker: Worker, reason: str, now: float) -> tuple[State, list[Action]]:
     """Nothing survives SIGKILL, so its place can be filled before the kernel has taken it away."""
     actions: list[Action] = [Kill(worker.key, reason)]
-    state = _with(state, replace(worker, phase=Phase.LEAVING, deadline=NEVER, beat_at=NEVER))
+    state = _with(state, worker._replace(phase=Phase.LEAVING, deadline=NEVER, beat_at=NEVER))
     if worker.phase is not Phase.LEAVING:
         state, more = _lost(state, worker, reason, now)
         actions += more
@@ -256,7 +254,7 @@ def _follow(state: State, actions: list[Action], now: float) -> tuple[State, lis
             state, action = _start(state, state.current, number, now)
             actions.append(action)
     if state.leaving and not state.workers:
-        state = replace(state, ended=True)
+        state = state._replace(ended=True)
         actions.append(Finish(state.code, state.reason))
     return state, actions
 
@@ -265,12 +263,12 @@ def _commit(state: State, actions: list[Action], now: float) -> State:
     coming = [w for w in state.workers if w.generation == state.coming and w.phase is Phase.PREPARED]
     prepared = coming if len(coming) == state.wanted else []
     if prepared:
-        state = replace(state, prepared_at=now)
+        state = state._replace(prepared_at=now)
     for worker in state.workers:
         lost_one_replaced = worker.generation == state.current and worker.phase is Phase.PREPARED
         if worker in prepared or lost_one_replaced:
             actions.append(Commit(worker.key))
-            state = _with(state, replace(worker, phase=Phase.COMMITTED, deadline=now + state.limits.commit_s))
+            state = _with(state, worker._replace(phase=Phase.COMMITTED, deadline=now + state.limits.commit_s))
     return state
 
 
@@ -280,19 +278,20 @@ def _take_over(state: State, actions: list[Action], now: float) -> State:
     if not state.coming or len(ready) < state.wanted:
         return state
     for worker in state.workers:
-        if worker.generation != state.current or worker.phase is Phase.LEAVING:
-            continue
-        started = worker.phase in (Phase.COMMITTED, Phase.SERVING)
-        actions.append(Retire(worker.key) if started else Kill(worker.key, "its generation was replaced"))
-        state = _with(state, _leave(state, worker, now))
+        if worker.phase is Phase.LEAVING:
+            actions.append(Retire(worker.key))  # frequent reloads must not pile up processes that wait for idle clients
+        elif worker.generation == state.current:
+            started = worker.phase in (Phase.COMMITTED, Phase.SERVING)
+            actions.append(Retire(worker.key) if started else Kill(worker.key, "its generation was replaced"))
+            state = _with(state, _leave(state, worker, now))
     took = state.prepared_at - state.began_at
     actions.append(Replaced(state.coming, state.current, took, now - state.prepared_at))
-    return replace(state, current=state.coming, coming=0, slots=(Slot(),) * state.wanted)
+    return state._replace(current=state.coming, coming=0, slots=(Slot(),) * state.wanted)
 
 
 def _leave(state: State, worker: Worker, now: float) -> Worker:
     deadline = worker.deadline if worker.phase is Phase.LEAVING else NEVER
-    return replace(worker, phase=Phase.LEAVING, deadline=min(deadline, now + state.limits.leave_s))
+    return worker._replace(phase=Phase.LEAVING, deadline=min(deadline, now + state.limits.leave_s))
 
 
 def _find(state: State, key: int) -> Worker | None:
@@ -300,4 +299,4 @@ def _find(state: State, key: int) -> Worker | None:
 
 
 def _with(state: State, worker: Worker) -> State:
-    return replace(state, workers=tuple(worker if w.key == worker.key else w for w in state.workers))
+    return state._replace(workers=tuple(worker if w.key == worker.key else w for w in state.workers))

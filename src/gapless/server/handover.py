@@ -79,7 +79,7 @@ class Serving(NamedTuple):
 
 
 class Retire(NamedTuple):
-    """Stop accepting, finish, exit within `limit_s`; other workers go on."""
+    """Stop accepting, finish, exit within `limit_s`; other workers go on. The second time: hurry."""
 
     limit_s: float
 

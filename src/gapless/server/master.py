@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gapless.core.errors import AppError, Busy, GaplessError, NotReady, ReloadRefused
-from gapless.core.ports import World
 from gapless.server import decide as deciding
 from gapless.server import generation as g
 from gapless.server import handover
@@ -19,6 +19,9 @@ from gapless.server.archive import Archive
 from gapless.server.bind import Listener
 from gapless.server.child import Child
 from gapless.server.settings import Settings, task_of
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World  # its types take a third of the time that a start may take
 
 _log = logging.getLogger("gapless.server")
 
@@ -87,8 +90,8 @@ class Master:
         self._finished: asyncio.Future[g.Finish] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number)
-        for number in (signal.SIGHUP, signal.SIGUSR2):
-            loop.add_signal_handler(number, self._reload_by_signal)
+        loop.add_signal_handler(signal.SIGUSR2, self._reload_by_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, os.isatty(0))
         self._feed(g.Boot())
         try:
             end = await self._finished
@@ -121,6 +124,13 @@ class Master:
         """Drain; the second time, end at once."""
         _log.info("%s: %s", signal.Signals(number).name, "ending at once" if self.state.leaving else "draining")
         self._feed(g.Stop(number))
+
+    def _hung_up(self, had_terminal: bool) -> None:
+        """SIGHUP asks for a reload, unless it says that the terminal that we were started on is gone."""
+        if had_terminal and not os.isatty(0):
+            self.stop(signal.SIGHUP)
+        else:
+            self._reload_by_signal()
 
     def _reload_by_signal(self) -> None:
         task = asyncio.ensure_future(self.reload())
@@ -188,10 +198,10 @@ class Master:
 
     def _refused(self, action: g.Refused) -> None:
         child = self.children.get(action.key)
-        self._blame = child.log() if child else []
         if not self.state.current:
-            return  # `run` raises it
-        refusal = Refusal(action.generation, action.reason, self._blame)
+            self._blame = child.told if child else []  # what it wrote is on our own output already; `run` raises
+            return
+        refusal = Refusal(action.generation, action.reason, child.log() if child else [])
         _log.error("%s", refusal)
         self.archive.reloads["refused"] += 1
         if self._outcome and not self._outcome.done():

@@ -8,9 +8,13 @@ be told anything.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import math
+import termios
 import time
 from email.utils import formatdate
 from typing import Any
+from weakref import WeakSet
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -21,7 +25,8 @@ KEEP_ALIVE_MARGIN_S = 2.0
 LOOK_S = 0.25
 """How often a leaving worker looks at connections whose end nobody reports (WebSockets)."""
 CUT_S = 0.2
-"""What a request that was cut at the deadline gets to clean up."""
+"""What a request gets at the deadline to end by itself, when it was told that its client has gone, and once more to
+clean up when it was cancelled."""
 
 
 class Connections(ServerState):
@@ -34,6 +39,7 @@ class Connections(ServerState):
         self.told_at = 0.0
         self.idle_s = keep_alive_s
         self.changed = asyncio.Event()
+        self._shut: WeakSet[Any] = WeakSet()
         self.closing_headers: list[tuple[bytes, bytes]] = []
         self.date()
 
@@ -61,6 +67,7 @@ class Connections(ServerState):
         end = loop.time() + limit_s
         while self.connections and loop.time() < end:
             self.changed.clear()
+            self._close_some_websockets()
             wait_s = min(self._close_idle(loop.time()), end - loop.time(), LOOK_S)
             try:
                 await asyncio.wait_for(self.changed.wait(), max(wait_s, 0.001))
@@ -72,15 +79,21 @@ class Connections(ServerState):
         """Close what has been quiet for too long; seconds until the next one will have been."""
         soonest = LOOK_S
         for connection in list(self.connections):
-            if not isinstance(connection, Connection):
-                connection.shutdown()  # WebSocket: 1012, service restart
-            elif not connection.busy:
+            if isinstance(connection, Connection) and not connection.busy:
                 left = max(connection.quiet_at, self.told_at) + self.idle_s - now
                 if left <= 0:
-                    connection.transport.close()
+                    connection.close_silent()
                 else:
                     soonest = min(soonest, left)
         return soonest
+
+    def _close_some_websockets(self) -> None:
+        """Close them (1012, service restart) a few at a time: they all reconnect, to workers that serve others too."""
+        left = [one for one in self.connections if not isinstance(one, Connection) and one not in self._shut]
+        looks_left = max((self.told_at + self.idle_s - asyncio.get_running_loop().time()) / LOOK_S, 1.0)
+        for websocket in left[: math.ceil(len(left) / looks_left)]:
+            self._shut.add(websocket)
+            websocket.shutdown()
 
     async def cut(self) -> int:
         """The deadline has passed: end what is left; returns how many connections that were."""
@@ -88,15 +101,20 @@ class Connections(ServerState):
         for connection in left:
             if isinstance(connection, Connection):
                 connection.disconnect()
-        tasks = list(self.tasks)
+        tasks = await self._unfinished()
         for task in tasks:
             task.cancel("the drain limit has passed")
-        if tasks:
-            await asyncio.wait(tasks, timeout=CUT_S)
+        await self._unfinished()
         for connection in left:
             if connection.transport is not None:
                 connection.transport.abort()
         return len(left)
+
+    async def _unfinished(self) -> set[asyncio.Task[None]]:
+        """Those of the requests that go on although they were given time."""
+        if not self.tasks:
+            return set()
+        return (await asyncio.wait(list(self.tasks), timeout=CUT_S))[1]
 
 
 class Connection(HttpToolsProtocol):
@@ -134,7 +152,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self.quiet_at = self.loop.time()
         super().data_received(data)
-        if not self.busy and not self.transport.is_closing():
+        ours = self in self.connections  # not a WebSocket's by now
+        if ours and not self.busy and not self.transport.is_closing():
             self._expect_request()  # a request whose head never ends must not hold its connection for ever
 
     def on_headers_complete(self) -> None:
@@ -150,6 +169,16 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.quiet_at = self.loop.time()
         super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.close_silent()
+
+    def close_silent(self) -> None:
+        """Close it, unless a request has arrived that was only not read yet."""
+        sock = self.transport.get_extra_info("socket")
+        if self.transport.is_closing() or (sock is not None and unread(sock.fileno())):
+            return
+        self.transport.close()
 
     def tell(self) -> None:
         """Say in the next response that it is the last."""
@@ -175,6 +204,11 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         limit_s = self.server_state.keep_alive_s + KEEP_ALIVE_MARGIN_S
         self.timeout_keep_alive_task = self.loop.call_later(limit_s, self.timeout_keep_alive_handler)
+
+
+def unread(fd: int) -> bool:
+    """Whether the kernel holds bytes of the peer that nobody has read."""
+    return any(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
 
 
 def make_config(app: Any, keep_alive_s: float, access_log: bool) -> Config:

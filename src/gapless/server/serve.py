@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from gapless.core.errors import ConfigError
-from gapless.core.ports import World
 from gapless.server.admin import Admin
 from gapless.server.bind import Listener, alive, listeners, shown, unix_listener
 from gapless.server.log import log_to_stderr
 from gapless.server.master import Master
 from gapless.server.settings import Settings
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World  # its types take a third of the time that a start may take
 
 FOLDER = ".gapless"
 ADMIN = os.path.join(FOLDER, "serve.sock")

@@ -163,8 +163,8 @@ class Serving:
         if isinstance(message, Ask):
             body: Any = self._service.samples() if message.what == "samples" else self._service.health()
             self._channel.send(Tell(message.id, message.what, body))
-        elif isinstance(message, Drain) and self._connections.leaving:
-            self._connections.tell(DRAIN_IDLE_S)  # it retires already, and is no longer waited for so patiently
+        elif isinstance(message, Retire | Drain) and self._connections.leaving:
+            self._connections.tell(DRAIN_IDLE_S)  # it leaves already, and is no longer waited for so patiently
         elif isinstance(message, Commit | Retire | Drain):
             self._orders.put_nowait(message)
 

@@ -1,7 +1,7 @@
 """One worker: a fresh interpreter that receives its listeners from the master, makes the application ready, serves, and
 leaves when it is told to, or when nobody is there any more to tell it.
 
-    python -m gapless.server.worker --channel FD
+    python -m gapless.server.worker --channel FD [what `ps` shows]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, _for_the_master)  # a handler, not SIG_IGN, which programs that we start would inherit
     faulthandler.enable()
     channel = Channel(socket.socket(fileno=_channel_fd(argv)))
+    del sys.argv[1:]  # applications that look at it are not concerned by ours
     listeners, outputs, task = receive(channel)
     watch = orphan.watch(channel.fileno(), task.drain_s)
     faulthandler.dump_traceback_later(max(task.start_s - BEFORE_LIMIT_S, 0.1))
