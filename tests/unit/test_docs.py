@@ -144,6 +144,13 @@ def test_the_app_in_the_readme_answers() -> None:
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
+def test_variables_of_the_environment_are_read_somewhere() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = re.findall(r"`(GAPLESS_[A-Z_]+)`", text("docs/cli.md"))
+    assert named
+    assert [name for name in named if f'"{name}"' not in code] == []
+
+
 def test_architecture_shows_the_layers_that_are_enforced() -> None:
     import tomllib
 
