@@ -23,12 +23,16 @@ ROOTS = (
     "envoy/config/listener/v3/listener.proto",
     "envoy/config/route/v3/route.proto",
     "envoy/extensions/access_loggers/grpc/v3/als.proto",
+    "envoy/extensions/common/matching/v3/extension_matcher.proto",
+    "envoy/extensions/filters/common/matcher/action/v3/skip_action.proto",
+    "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
     "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/service/accesslog/v3/als.proto",
     "envoy/service/discovery/v3/discovery.proto",
+    "envoy/type/matcher/v3/http_inputs.proto",
 )
 """The files whose messages `gapless.gateway.envoy` names; the rest follows from their imports."""
 

@@ -25,7 +25,7 @@ def truth(clusters: Mapping[str, str], routes: str = "r1", listener: str = "l1")
 
 
 class PretendedEnvoy:
-    """Acknowledges a cluster only once it has its load assignment; asks for the listener, then routes, as Envoy does."""
+    """As Envoy: acknowledges a cluster only once it has its load assignment; asks for the listener, then routes."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from gapless.core.model import BUCKETS, Address, Endpoint, Route, RouteTable, ServiceTable, Split, SplitBy
 from gapless.gateway.envoy.clusters import cluster, cluster_name, load, split_name
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ROUTES, Resources, joined_load, resources, stages
-from gapless.gateway.envoy.routes import REPEATABLE, UNSEEN, referenced, service_routes
+from gapless.gateway.envoy.retries import REPEATABLE, UNSEEN, repeatable
+from gapless.gateway.envoy.routes import referenced, service_routes
 from gapless.gateway.match import below, covers, service_of
-from gapless.gateway.shares import answered_shares, releases, shares
+from gapless.gateway.shares import answered_shares, reachable, releases, shares
 
 LISTEN = Address(host="127.0.0.1", port=8080)
 RELEASES = ("1.0", "2.0", "3.0-rc%1")
@@ -103,7 +104,7 @@ def test_shares_say_what_the_split_says(split: Split, bucket: int) -> None:
 @given(services)
 def test_only_releases_that_answer_get_buckets_if_any_does(table: ServiceTable) -> None:
     alive = {e.release for e in table.endpoints if not e.draining}
-    parts = answered_shares(table)
+    parts = answered_shares(table.split, reachable(table))
     assert sum(weight for _, weight in parts) == BUCKETS
     assert {release for release, _ in parts} <= (alive or set(releases(table)))
 
@@ -112,7 +113,7 @@ def test_only_releases_that_answer_get_buckets_if_any_does(table: ServiceTable) 
 @given(services)
 def test_a_stand_in_leaves_the_others_where_they_were(table: ServiceTable) -> None:
     alive = {e.release for e in table.endpoints if not e.draining}
-    wanted, told = _by_bucket(shares(table.split)), _by_bucket(answered_shares(table))
+    wanted, told = _by_bucket(shares(table.split)), _by_bucket(answered_shares(table.split, reachable(table)))
     assert all(told[b] == wanted[b] for b in range(0, BUCKETS, 97) if wanted[b] in alive)
 
 
@@ -137,20 +138,18 @@ def _service(**changes: Any) -> ServiceTable:
     return replace(table, **changes)
 
 
-def test_each_method_is_repeated_as_far_as_it_is_safe() -> None:
-    found = service_routes(_service(), Route(path="/orders"))
-    for unsafe, safe in zip(found[::2], found[1::2], strict=True):
-        assert unsafe["route"]["retry_policy"]["retry_on"] == UNSEEN
-        assert {"name": "idempotency-key", "present_match": False} in unsafe["match"]["headers"]
-        assert safe["route"]["retry_policy"]["retry_on"] == REPEATABLE
-        for policy in (unsafe["route"]["retry_policy"], safe["route"]["retry_policy"]):
-            assert "5xx" not in policy["retry_on"]
-            assert policy["retry_host_predicate"][0]["name"] == "previous_hosts"
+def test_nothing_that_was_answered_is_repeated() -> None:
+    for route in service_routes(_service(), Route(path="/orders")):
+        policy = route["route"]["retry_policy"]
+        assert policy["retry_on"] == UNSEEN
+        assert policy["retry_host_predicate"][0]["name"] == "previous_hosts"
+    assert not {"5xx", "gateway-error", "retriable-status-codes"} & {*UNSEEN.split(","), *REPEATABLE.split(",")}
+    assert repeatable()["extension_config"]["name"] == "envoy.filters.http.header_mutation"
 
 
-def test_a_service_with_one_release_needs_two_routes() -> None:
+def test_a_service_with_one_release_needs_one_route() -> None:
     only = _service(endpoints=_service().endpoints[:1])
-    assert len(service_routes(only, Route(path="/orders"))) == 2
+    assert len(service_routes(only, Route(path="/orders"))) == 1
 
 
 def test_a_service_without_routes_has_clusters_only() -> None:

@@ -32,14 +32,13 @@ def shares(split: Split) -> Shares:
     return _merged(found)
 
 
-def answered_shares(table: ServiceTable) -> Shares:
+def answered_shares(split: Split, alive: frozenset[str]) -> Shares:
     """The split, but what belongs to a release that nobody can ask goes to one that answers, the stable one if it does:
     no request is lost that a healthy release could have answered. Other users keep their buckets."""
-    alive = reachable(table)
     if not alive:
-        return shares(table.split)
-    stand_in = table.split.stable if table.split.stable in alive else min(alive)
-    return _merged([(release if release in alive else stand_in, weight) for release, weight in shares(table.split)])
+        return shares(split)
+    stand_in = split.stable if split.stable in alive else min(alive)
+    return _merged([(release if release in alive else stand_in, weight) for release, weight in shares(split)])
 
 
 def _merged(parts: list[tuple[str, int]]) -> Shares:

@@ -152,7 +152,7 @@ class FakeTraffic:
             bucket = bucket_of(user, service.split.salt)
         else:
             bucket = int(self.world.random() * BUCKETS)
-        return _at(answered_shares(service), bucket)
+        return _at(answered_shares(service.split, reachable(service)), bucket)
 
 
 def _at(shares: Shares, bucket: int) -> str:

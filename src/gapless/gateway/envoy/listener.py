@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from gapless.core.model import Address
+from gapless.gateway.envoy.retries import repeatable
 
 NAME = "gapless"
 """The listener, its route configuration, its access log, and the bootstrap's cluster that leads to us."""
@@ -47,7 +48,10 @@ def _http() -> dict[str, Any]:
         "request_headers_timeout": HEADERS_TIMEOUT,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "access_log": [{"name": "envoy.access_loggers.http_grpc", "typed_config": _access_log()}],
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": _router()}],
+        "http_filters": [
+            {"name": "repeatable", "typed_config": repeatable()},
+            {"name": "envoy.filters.http.router", "typed_config": _router()},
+        ],
     }
 
 

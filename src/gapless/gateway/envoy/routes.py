@@ -7,9 +7,8 @@ Each route of a service becomes, in the order in which Envoy looks:
    cookie of that value, so that the first request already goes where the later ones will;
 3. the split itself, by user or by request.
 
-Each of these twice, since what may be repeated depends on the method: GET, HEAD, OPTIONS, PUT and DELETE (RFC 9110
-§9.2.2) and anything with an `idempotency-key` are sent again when the instance dies under them, the rest only when it
-cannot have seen the request. A 5xx that the application gave is never repeated.
+Any request is sent to another instance when the first cannot have seen it; what more may be repeated is decided by the
+method (`retries`), which every request meets before the routes' retry policy applies.
 
 Headers of clients: `x-gapless-release` chooses a release; `x-gapless-deadline-ms` is set here, where a deadline begins;
 `x-envoy-*` are removed (listener).
@@ -19,11 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
-from gapless.core.model import Route, RouteTable, ServiceTable, SplitBy
+from gapless.core.model import Route, RouteTable, ServiceTable, Split, SplitBy
 from gapless.gateway.envoy.clusters import cluster_name
 from gapless.gateway.envoy.listener import NAME
+from gapless.gateway.envoy.retries import DRAINING_HEADER, retry_policy
 from gapless.gateway.match import candidates
 from gapless.gateway.shares import Shares, answered_shares, reachable
 
@@ -34,17 +35,9 @@ RELEASE_COOKIE = "gapless-release"
 USER_HEADER = "x-user-id"
 USER_COOKIE = "gapless-user"
 DEADLINE_HEADER = "x-gapless-deadline-ms"
-DRAINING_HEADER = "x-gapless-draining"
-"""On a 503: the instance has not begun the request, because it is going away."""
 
 USER_COOKIE_AGE_S = 30 * 24 * 3600
 """Longer than any rollout."""
-
-RETRIES = 3
-UNSEEN = "connect-failure,refused-stream,reset-before-request"
-"""The instance cannot have seen the request: safe for every method."""
-REPEATABLE = UNSEEN + ",reset,retriable-headers"
-_IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE"
 
 NOWHERE = (
     "No service has a route for this host and path.\n"
@@ -70,21 +63,26 @@ def _virtual_host(host: str, table: RouteTable) -> Json:
     return {"name": host, "domains": [host], "routes": [*routes, _nowhere()]}
 
 
+@lru_cache(maxsize=10_000)
+def _service_routes(service: str, split: Split, alive: frozenset[str], timeout_s: float, route: Route) -> list[Json]:
+    return [
+        _route(service, timeout_s, route, headers, action, more)
+        for headers, action, more in (*_overrides(service, alive), *_split(service, split, alive))
+    ]
+
+
 def service_routes(table: ServiceTable, route: Route) -> list[Json]:
-    """envoy.config.route.v3.Route messages for one route of a service, in order."""
-    found = []
-    for headers, action, more in (*_overrides(table), *_split(table)):
-        for method, retry in ((_once_only(), UNSEEN), ([], REPEATABLE)):
-            found.append(_route(table, route, [*headers, *method], {**action, "retry_policy": _retry(retry)}, more))
-    return found
+    """envoy.config.route.v3.Route messages for one route of a service, in order. Not to be changed: they are shared
+    between calls, because most of a table is the same from one change to the next."""
+    return _service_routes(table.service, table.split, reachable(table), table.timeout_s, route)
 
 
-def _route(table: ServiceTable, route: Route, headers: list[Json], action: Json, more: Json) -> Json:
-    deadline_ms = str(round(table.timeout_s * 1000))
+def _route(service: str, timeout_s: float, route: Route, headers: list[Json], action: Json, more: Json) -> Json:
+    deadline_ms = str(round(timeout_s * 1000))
     return {
-        "name": table.service,
+        "name": service,
         "match": {**_path(route.path), "headers": headers},
-        "route": {**action, "timeout": f"{table.timeout_s:.3f}s"},
+        "route": {**action, "timeout": f"{timeout_s:.3f}s", "retry_policy": retry_policy()},
         "request_headers_to_add": [_set(DEADLINE_HEADER, deadline_ms)],
         **more,
     }
@@ -95,13 +93,12 @@ def _path(path: str) -> Json:
     return {"prefix": path} if path.endswith("/") else {"path_separated_prefix": path}
 
 
-def _overrides(table: ServiceTable) -> Iterator[tuple[list[Json], Json, Json]]:
-    alive = sorted(reachable(table))
+def _overrides(service: str, alive: frozenset[str]) -> Iterator[tuple[list[Json], Json, Json]]:
     if len(alive) < 2:
         return
     for by in (_by_header, _by_cookie):
-        for release in alive:
-            yield [by(release)], _weighted(table.service, ((release, 1),)), {}
+        for release in sorted(alive):
+            yield [by(release)], _weighted(service, ((release, 1),)), {}
 
 
 def _by_header(release: str) -> Json:
@@ -117,15 +114,15 @@ def _cookie_match(name: str, value: str) -> Json:
     return {"name": "cookie", "string_match": {"safe_regex": {"regex": regex}}}
 
 
-def _split(table: ServiceTable) -> Iterator[tuple[list[Json], Json, Json]]:
-    parts = answered_shares(table)
-    action = _weighted(table.service, parts)
-    if table.split.by is not SplitBy.USER or len(parts) == 1:
+def _split(service: str, split: Split, alive: frozenset[str]) -> Iterator[tuple[list[Json], Json, Json]]:
+    parts = answered_shares(split, alive)
+    action = _weighted(service, parts)
+    if split.by is not SplitBy.USER or len(parts) == 1:
         yield [], action, {}
         return
     action["weighted_clusters"]["use_hash_policy"] = True
-    yield _unknown_visitor(), {**action, "hash_policy": _policies(table.split.salt, unknown=True)}, _remember()
-    yield [], {**action, "hash_policy": _policies(table.split.salt, unknown=False)}, {}
+    yield _unknown_visitor(), {**action, "hash_policy": _policies(split.salt, unknown=True)}, _remember()
+    yield [], {**action, "hash_policy": _policies(split.salt, unknown=False)}, {}
 
 
 def _weighted(service: str, parts: Shares) -> Json:
@@ -167,25 +164,6 @@ def _policies(salt: str, *, unknown: bool) -> list[Json]:
 def _hash(header: str, pattern: str, substitution: str) -> Json:
     rewrite = {"pattern": {"regex": pattern}, "substitution": substitution}
     return {"header": {"header_name": header, "regex_rewrite": rewrite}, "terminal": True}
-
-
-def _once_only() -> list[Json]:
-    method = {"name": ":method", "string_match": {"safe_regex": {"regex": _IDEMPOTENT}}, "invert_match": True}
-    return [method, {"name": "idempotency-key", "present_match": False}]
-
-
-def _retry(on: str) -> Json:
-    previous = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-    return {
-        "retry_on": on,
-        "retriable_headers": [{"name": DRAINING_HEADER, "present_match": True}],
-        "num_retries": RETRIES,
-        "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.200s"},
-        "retry_host_predicate": [
-            {"name": "previous_hosts", "typed_config": {"@type": f"type.googleapis.com/{previous}"}}
-        ],
-        "host_selection_retry_max_attempts": 5,  # how often to draw again when the one that failed is drawn
-    }
 
 
 def _set(key: str, value: str) -> Json:
