@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from gapless.core.events import GatewayStarted
 from gapless.core.model import Address
 from gapless.core.world import RealWorld
 from gapless.gateway.envoy import EnvoyGateway
-from gapless.gateway.envoy.delta import Connection
+from gapless.gateway.envoy.delta import Connection, Told
 from tests.integration.envoy_kit import HOST, Client, Rig, Upstream, ask, eventually, gateway, running, service, table
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -77,12 +78,71 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     tell = Connection._tell
 
-    def told(self: Connection, type_url: str, items: dict[str, object], removed: tuple[str, ...]) -> object:
-        sent.extend((*items, *removed))
-        return tell(self, type_url, items, removed)  # type: ignore[arg-type]
+    def told(self: Connection, what: Told) -> Told:
+        sent.extend((*what.items, *what.removed))
+        return tell(self, what)
 
     monkeypatch.setattr(Connection, "_tell", told)
     return sent
+
+
+CONTROL = """
+import asyncio, sys
+from pathlib import Path
+from tests.integration.envoy_kit import gateway, service, table
+from gapless.core.model import Address, Endpoint
+async def main(port, state, upstream):
+    traffic = gateway(port, Path(state), [])
+    await traffic.start()
+    endpoint = Endpoint(instance="i", release="1", address=Address(host="127.0.0.1", port=upstream))
+    await traffic.apply(table(service([endpoint])))
+    print(traffic.pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def test_envoy_outlives_the_sigkill_of_its_control_plane(short_dir: Path) -> None:
+    upstream = await Upstream("old").start()
+    port = RealWorld().free_port(HOST)
+    control = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CONTROL, str(port), str(short_dir), str(upstream.port), stdout=asyncio.subprocess.PIPE
+    )
+    assert control.stdout is not None
+    pid = int(await control.stdout.readline())
+    control.kill()
+    await control.wait()
+    later = gateway(port, short_dir, [])
+    try:
+        assert (await ask(port, "/orders")).body == b"old"
+        await later.start()
+        assert (later.pid, later.adopted) == (pid, True)
+        await later.apply(table(service([upstream.endpoint()], name="other")))
+        assert (await ask(port, "/other")).body == b"old"
+        since_at = int(RealWorld().time()) - 60
+        async with asyncio.timeout(10):  # the access log finds its way to the new control plane as well
+            while not (await later.window("other", "1", since_at, since_at + 600)).requests:
+                await ask(port, "/other")
+                await asyncio.sleep(0.05)
+    finally:
+        await later.stop()
+        await upstream.stop()
+    assert not alive(pid)
+
+
+async def test_an_envoy_that_died_alone_is_replaced(short_dir: Path) -> None:
+    first = gateway(RealWorld().free_port(HOST), short_dir, [])
+    await first.start()
+    await first.detach()
+    os.kill(first.pid, signal.SIGKILL)
+    await eventually(lambda: not alive(first.pid))
+    second = gateway(RealWorld().free_port(HOST), short_dir, [])
+    await second.start()
+    try:
+        assert not second.adopted
+        assert second.pid != first.pid
+    finally:
+        await second.stop(drain_s=0)
 
 
 async def test_what_changed_while_nobody_controlled_it_is_made_up_for(rig: Rig) -> None:

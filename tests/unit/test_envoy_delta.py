@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.gateway.envoy.delta import Asked, Connection, Item, Snapshot, Told
+from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
 from gapless.gateway.envoy.xds import plain
 
@@ -34,14 +34,14 @@ class PretendedEnvoy:
         self._warming: list[Told] = []
         self._subscribed: set[str] = set()
 
-    def connect(self, now: Snapshot | None, *, with_versions: bool = False) -> None:
+    def connect(self, *, with_versions: bool = False) -> None:
         """A new stream; on a reconnect with what it has."""
         self.connection = Connection()
         for type_url in ORDER:
             have = self.has[type_url] if with_versions else {}
             names = () if type_url in (CLUSTER, LISTENER) else tuple(have)
             if type_url == CLUSTER or have:
-                self._ask(Asked(type_url=type_url, subscribe=names, initial=dict(have)), now)
+                self._ask(Asked(type_url=type_url, subscribe=names, initial=dict(have)))
 
     def run(self, now: Snapshot, limit: int = 200) -> None:
         """Until nothing is due any more."""
@@ -49,10 +49,10 @@ class PretendedEnvoy:
             told = self.connection.next(now)
             if told is None:
                 return
-            self.take(told, now)
+            self.take(told)
         raise AssertionError("it never comes to rest")
 
-    def take(self, told: Told, now: Snapshot) -> None:
+    def take(self, told: Told) -> None:
         self.log.append(told)
         self._check(told)
         mine = self.has[told.type_url]
@@ -60,37 +60,37 @@ class PretendedEnvoy:
         for name in told.removed:
             mine.pop(name, None)
         if told.type_url == CLUSTER:
-            self._take_clusters(told, now)
+            self._take_clusters(told)
         else:
-            self._ask(Asked(type_url=told.type_url, nonce=told.nonce), now)
-        self._follow(now)
+            self._ask(Asked(type_url=told.type_url, nonce=told.nonce))
+        self._follow()
 
-    def _take_clusters(self, told: Told, now: Snapshot) -> None:
+    def _take_clusters(self, told: Told) -> None:
         fresh = tuple(n for n in told.items if n not in self.has[LOAD])
         if told.removed:
             for name in told.removed:
                 self.has[LOAD].pop(name, None)
-            self._ask(Asked(type_url=LOAD, unsubscribe=told.removed), now)
+            self._ask(Asked(type_url=LOAD, unsubscribe=told.removed))
         if fresh:
-            self._ask(Asked(type_url=LOAD, subscribe=fresh), now)
+            self._ask(Asked(type_url=LOAD, subscribe=fresh))
         self._warming.append(told)
 
-    def _follow(self, now: Snapshot) -> None:
+    def _follow(self) -> None:
         ready = [t for t in self._warming if all(n in self.has[LOAD] for n in t.items if n in self.has[CLUSTER])]
         for told in ready:
             self._warming.remove(told)
-            self._ask(Asked(type_url=CLUSTER, nonce=told.nonce), now)
+            self._ask(Asked(type_url=CLUSTER, nonce=told.nonce))
         for first, then, names in ((CLUSTER, LISTENER, ()), (LISTENER, ROUTES, ("gapless",))):
             subscribed = self.connection.subscriptions
             if first in subscribed and subscribed[first].answered and then not in subscribed:
-                self._ask(Asked(type_url=then, subscribe=names), now)
+                self._ask(Asked(type_url=then, subscribe=names))
 
     def _check(self, told: Told) -> None:
         if told.type_url == ROUTES and told.items:
             assert self.has[CLUSTER].keys() <= self.has[LOAD].keys(), "routes to a cluster that is still warming"
 
-    def _ask(self, request: Asked, now: Snapshot | None) -> None:
-        self.connection.asked(request, now)
+    def _ask(self, request: Asked) -> None:
+        self.connection.asked(request)
 
     def holds(self, now: Snapshot) -> bool:
         return all(self.has[t] == {n: i.version for n, i in now[t].items()} for t in ORDER)
@@ -98,7 +98,7 @@ class PretendedEnvoy:
 
 def fresh(now: Snapshot) -> PretendedEnvoy:
     envoy = PretendedEnvoy(Connection())
-    envoy.connect(now)
+    envoy.connect()
     envoy.run(now)
     return envoy
 
@@ -119,7 +119,7 @@ def test_an_envoy_without_clusters_is_not_left_waiting() -> None:
 
 def test_nothing_is_said_before_the_truth_is_known() -> None:
     connection = Connection()
-    connection.asked(Asked(type_url=CLUSTER), None)
+    connection.asked(Asked(type_url=CLUSTER))
     assert connection.next(None) is None
 
 
@@ -134,7 +134,7 @@ def test_a_reconnect_resends_nothing() -> None:
     now = truth({"a": "1", "b": "1"})
     envoy = fresh(now)
     envoy.log.clear()
-    envoy.connect(now, with_versions=True)
+    envoy.connect(with_versions=True)
     envoy.run(now)
     assert envoy.log == []
     assert envoy.connection.settled(now)
@@ -143,7 +143,7 @@ def test_a_reconnect_resends_nothing() -> None:
 def test_a_reconnect_makes_up_for_what_changed() -> None:
     envoy = fresh(truth({"a": "1", "gone": "1"}))
     now = truth({"a": "2", "new": "1"}, routes="r2")
-    envoy.connect(now, with_versions=True)
+    envoy.connect(with_versions=True)
     envoy.run(now)
     assert envoy.holds(now)
     assert envoy.connection.settled(now)
@@ -169,9 +169,8 @@ def test_a_refusal_is_heard_not_repeated_and_taken_back() -> None:
     envoy = fresh(before)
     told = envoy.connection.next(bad)
     assert told is not None
-    assert (
-        envoy.connection.asked(Asked(type_url=ROUTES, nonce=told.nonce, error="no such thing"), bad) == "no such thing"
-    )
+    refusal = envoy.connection.asked(Asked(type_url=ROUTES, nonce=told.nonce, error="no such thing"))
+    assert refusal == Refusal("no such thing", bad)
     assert envoy.connection.next(bad) is None
     assert not envoy.connection.settled(bad)
     envoy.run(before)
@@ -185,7 +184,7 @@ def test_a_refused_cluster_is_removed_again() -> None:
     envoy = fresh(before)
     told = envoy.connection.next(bad)
     assert told is not None
-    envoy.connection.asked(Asked(type_url=CLUSTER, nonce=told.nonce, error="no"), bad)
+    envoy.connection.asked(Asked(type_url=CLUSTER, nonce=told.nonce, error="no"))
     back = envoy.connection.next(before)
     assert back is not None
     assert (back.type_url, back.removed) == (CLUSTER, ("b",))
@@ -194,14 +193,14 @@ def test_a_refused_cluster_is_removed_again() -> None:
 def test_an_old_nonce_means_nothing() -> None:
     now = truth({"a": "1"})
     envoy = fresh(now)
-    assert envoy.connection.asked(Asked(type_url=ROUTES, nonce="1", error="late"), now) == ""
+    assert envoy.connection.asked(Asked(type_url=ROUTES, nonce="1", error="late")) is None
     assert envoy.connection.settled(now)
 
 
 def test_asking_again_sends_again() -> None:
     now = truth({"a": "1"})
     envoy = fresh(now)
-    envoy.connection.asked(Asked(type_url=LOAD, subscribe=("a",)), now)
+    envoy.connection.asked(Asked(type_url=LOAD, subscribe=("a",)))
     told = envoy.connection.next(now)
     assert told is not None
     assert tuple(told.items) == ("a",)
@@ -211,22 +210,34 @@ def test_a_client_that_names_what_it_wants_gets_that_alone() -> None:
     """gRPC's own: listener, routes, cluster, load assignment, each by name."""
     now, connection = truth({"a": "1", "b": "1"}), Connection()
     for type_url, name in ((LISTENER, "gapless"), (ROUTES, "gapless"), (CLUSTER, "a"), (LOAD, "a")):
-        connection.asked(Asked(type_url=type_url, subscribe=(name,)), now)
+        connection.asked(Asked(type_url=type_url, subscribe=(name,)))
         told = connection.next(now)
         assert told is not None
         assert tuple(told.items) == (name,)
-        connection.asked(Asked(type_url=type_url, nonce=told.nonce), now)
+        connection.asked(Asked(type_url=type_url, nonce=told.nonce))
     assert connection.settled(now)
 
 
 def test_a_name_that_does_not_exist_is_said_to_be_absent_once() -> None:
     now, connection = truth({}), Connection()
-    connection.asked(Asked(type_url=LOAD, subscribe=("ghost",)), now)
+    connection.asked(Asked(type_url=LOAD, subscribe=("ghost",)))
     told = connection.next(now)
     assert told is not None
     assert told.removed == ("ghost",)
-    connection.asked(Asked(type_url=LOAD, nonce=told.nonce), now)
+    connection.asked(Asked(type_url=LOAD, nonce=told.nonce))
     assert connection.next(now) is None
+
+
+def test_a_late_refusal_is_of_the_truth_that_it_was_sent_for() -> None:
+    bad, good = truth({"a": "1"}, routes="bad"), truth({"a": "1"}, routes="good")
+    envoy = fresh(truth({"a": "1"}))
+    told = envoy.connection.next(bad)
+    assert told is not None
+    assert envoy.connection.next(good) is None, "one at a time"
+    refusal = envoy.connection.asked(Asked(type_url=ROUTES, nonce=told.nonce, error="no"))
+    assert refusal == Refusal("no", bad)
+    envoy.run(good)
+    assert envoy.connection.settled(good)
 
 
 worlds = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
@@ -240,7 +251,7 @@ def test_whatever_changes_envoy_ends_with_the_truth(steps: list[tuple[dict[str, 
     for clusters, routes, reconnects in steps[1:]:
         now = truth(clusters, routes)
         if reconnects:
-            envoy.connect(now, with_versions=True)
+            envoy.connect(with_versions=True)
         envoy.run(now)
         assert envoy.holds(now)
         assert envoy.connection.settled(now)

@@ -6,7 +6,8 @@ from gapless.core.model import Route, RouteTable, ServiceTable
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether a route for `pattern` (`*`, `*.example.com` or a name) also answers for `host`."""
+    """Whether a route for `pattern` (`*`, `*.example.com` or a name) also answers for `host`; case means nothing."""
+    pattern, host = pattern.lower(), host.lower()
     if pattern.startswith("*"):
         return host.endswith(pattern[1:])
     return host == pattern

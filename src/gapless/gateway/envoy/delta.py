@@ -53,12 +53,21 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A DeltaDiscoveryResponse."""
+    """A DeltaDiscoveryResponse, and the truth that it is part of."""
 
+    truth: Snapshot
     type_url: str
     nonce: str
     items: Mapping[str, Item]
     removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Envoy's own words, and the truth that it refused (which may be an earlier one by now)."""
+
+    text: str
+    truth: Snapshot
 
 
 @dataclass(slots=True)
@@ -83,8 +92,8 @@ class Connection:
     """Type URL → the response that Envoy has not yet answered."""
     count: int = 0
 
-    def asked(self, request: Asked, truth: Snapshot | None) -> str:
-        """Take in a request; returns Envoy's words when it refused what was under way, else an empty string."""
+    def asked(self, request: Asked) -> Refusal | None:
+        """Take in a request; tells when Envoy refused what was under way."""
         subscription = self.subscriptions.get(request.type_url)
         if subscription is None:
             implied = not request.subscribe and request.type_url in (CLUSTER, LISTENER)
@@ -92,12 +101,13 @@ class Connection:
         self._subscribe(subscription, request)
         told = self.under_way.get(request.type_url)
         if told is None or told.nonce != request.nonce:
-            return ""
+            return None
         del self.under_way[request.type_url]
         _conclude(subscription, told, request.error)
-        if request.error:
-            subscription.refused = truth
-        return request.error
+        if not request.error:
+            return None
+        subscription.refused = told.truth
+        return Refusal(request.error, told.truth)
 
     def next(self, truth: Snapshot | None) -> Told | None:
         """The response that is due now, which is then under way."""
@@ -105,7 +115,9 @@ class Connection:
             return None
         for type_url, items, removed in self._due(truth):
             if not self._busy(type_url):
-                return self._tell(type_url, items, removed)
+                self.count += 1
+                told = Told(truth=truth, type_url=type_url, nonce=str(self.count), items=items, removed=removed)
+                return self._tell(told)
         return None
 
     def settled(self, truth: Snapshot) -> bool:
@@ -136,13 +148,12 @@ class Connection:
         # a load assignment that crosses a change of its cluster would count as sent, but the cluster waits for another
         return type_url in self.under_way or (type_url == CLUSTER and LOAD in self.under_way)
 
-    def _tell(self, type_url: str, items: dict[str, Item], removed: tuple[str, ...]) -> Told:
-        self.count += 1
+    def _tell(self, told: Told) -> Told:
         loads = self.subscriptions.get(LOAD)
-        if type_url == CLUSTER and loads is not None:
-            for name in items:  # a changed cluster waits for its load assignment to be sent again (facts: pitfall 1)
+        if told.type_url == CLUSTER and loads is not None:
+            for name in told.items:  # a changed cluster waits for its load assignment to be sent again
                 loads.known.pop(name, None)
-        told = self.under_way[type_url] = Told(type_url=type_url, nonce=str(self.count), items=items, removed=removed)
+        self.under_way[told.type_url] = told
         return told
 
     def _due(self, truth: Snapshot) -> Iterator[tuple[str, dict[str, Item], tuple[str, ...]]]:

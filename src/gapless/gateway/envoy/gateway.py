@@ -77,7 +77,7 @@ class EnvoyGateway:
         return self._process is not None and self._process.adopted
 
     async def start(self) -> None:
-        """Adopt or start Envoy and wait until it has connected. It accepts requests once a table was applied.
+        """Adopt Envoy, or start it and wait until it has connected. It accepts requests once a table was applied.
 
         Raises GatewayMissing, PortTaken, GaplessError with Envoy's last words; nothing is left running then.
         """
@@ -138,8 +138,10 @@ class EnvoyGateway:
         return EnvoyProcess(binary, self._state, workers, self._world, self._started)
 
     async def _open(self, process: EnvoyProcess, server: XdsServer) -> None:
-        if not process.adopt():
-            await self._check_address()
+        if process.adopt():
+            await process.start()
+            return  # it serves; it reconnects by itself, and `apply` waits for that
+        await self._check_address()
         await process.start()
         connected = asyncio.create_task(server.until(lambda: server.connected > 0))
         ended = asyncio.create_task(process.ended())

@@ -47,7 +47,7 @@ NOWHERE = (
 
 def route_configuration(table: RouteTable) -> Json:
     """envoy.config.route.v3.RouteConfiguration with a virtual host for each host that is named, and one for all."""
-    hosts = {"*"} | {route.host for service in table.services for route in service.routes}
+    hosts = {"*"} | {route.host.lower() for service in table.services for route in service.routes}
     return {
         "name": NAME,
         "virtual_hosts": [_virtual_host(host, table) for host in sorted(hosts)],

@@ -185,11 +185,12 @@ class XdsServer:
             link.outbox.put_nowait(None)
 
     def _take(self, link: Link, request: Asked) -> None:
-        refusal = link.state.asked(request, self._truth)
-        if refusal:
-            _log.error("Envoy refuses %s: %s", request.type_url, refusal)
-            self._refusal = refusal
-            self._on_refused(refusal)
+        refusal = link.state.asked(request)
+        if refusal is not None:
+            _log.error("Envoy refuses %s: %s", request.type_url, refusal.text)
+            if refusal.truth is self._truth:
+                self._refusal = refusal.text
+            self._on_refused(refusal.text)
         self._push(link)
         self._notify()
 
