@@ -70,8 +70,10 @@ class Kernel:
             case Commit(key):
                 assert self.alive[key] == "prepared"
                 self.alive[key] = "committed"
-            case Retire(key) if self.alive[key] in ("leaving", "killed"):
+            case Retire(key) | Drain(key) if self.alive[key] == "leaving":
                 return  # reminded
+            case Retire(key) if self.alive[key] == "killed":
+                return  # reminded in vain
             case Retire(key) | Drain(key):
                 assert self.alive[key] in ("committed", "serving")
                 if isinstance(action, Retire) and self.alive[key] == "serving":

@@ -8,7 +8,7 @@ hears of it.
 
 from __future__ import annotations
 
-from gapless.core.errors import NotReady
+from gapless.core.errors import AppError, NotReady
 from gapless.server.generation import (
     NEVER,
     Action,
@@ -75,6 +75,8 @@ def _heard(state: State, event: Event, now: float) -> tuple[State, list[Action]]
             return _reload(state, now)
         case Stop():
             return _stop(state, event.signal, now)
+        case Left():
+            return _left(state, event, now)
         case Exited():
             return _exited(state, event, now)
         case Tick():
@@ -83,7 +85,7 @@ def _heard(state: State, event: Event, now: float) -> tuple[State, list[Action]]
             return _told(state, event, now), []
 
 
-def _told(state: State, event: Prepared | Serving | Beat | Left, now: float) -> State:
+def _told(state: State, event: Prepared | Serving | Beat, now: float) -> State:
     """What a worker says of itself. Words that crossed an order on the way no longer count."""
     worker = _find(state, event.key)
     if worker is None:
@@ -94,9 +96,6 @@ def _told(state: State, event: Prepared | Serving | Beat | Left, now: float) -> 
             worker = worker._replace(phase=Phase.PREPARED, deadline=NEVER)
         case Serving(), Phase.COMMITTED:
             worker = worker._replace(phase=Phase.SERVING, deadline=NEVER, serving_at=now)
-        case Left(), Phase.SERVING if worker.generation == state.current:
-            state = _retry(state, worker.slot, 0, now)
-            worker = _leave(state, worker, now)
     return _with(state, worker)
 
 
@@ -146,6 +145,17 @@ def _kill_all(state: State, reason: str) -> tuple[State, list[Action]]:
     actions: list[Action] = [Kill(worker.key, reason) for worker in state.workers]
     gone = tuple(w._replace(phase=Phase.LEAVING, deadline=NEVER) for w in state.workers)
     return state._replace(workers=gone, slots=(), coming=0), actions
+
+
+def _left(state: State, event: Left, now: float) -> tuple[State, list[Action]]:
+    """It finishes what it has, and no longer counts. That is nobody's failure, unless it was needed to take over."""
+    worker = _find(state, event.key)
+    if worker is None or worker.phase is Phase.LEAVING:
+        return state, []
+    if worker.generation == state.coming:
+        return _refuse(state, "one of its workers was told to leave", AppError.exit_code, event.key, now)
+    state = _retry(state, worker.slot, 0, now)
+    return _with(state, _leave(state, worker, now)), []
 
 
 def _exited(state: State, event: Exited, now: float) -> tuple[State, list[Action]]:
