@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
-from gapless.core.errors import GaplessError
+from gapless.core.errors import GaplessError, GatewayMissing
+
+GATEWAY_EXTRA = frozenset({"envoy", "google", "grpc", "starlette"})
+"""What `gapless[gateway]` brings, by the names of the modules."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,17 +57,20 @@ def _invoke(argv: list[str]) -> int:
 def _report(error: Exception, argv: list[str]) -> int:
     from gapless.cli import output
 
-    known = next(_known(error), None)
-    if known is None:
-        remedy = "This should not happen: run it again with GAPLESS_DEBUG=1 and report the traceback."
-        known = GaplessError(f"{type(error).__name__}: {error}", remedy)
-    return output.fail(known, _wants_json(argv))
+    return output.fail(next(_known(error), None) or _defect(error), _wants_json(argv))
+
+
+def _defect(error: Exception) -> GaplessError:
+    remedy = "This should not happen: run it again with GAPLESS_DEBUG=1 and report the traceback."
+    return GaplessError(f"{type(error).__name__}: {error}", remedy)
 
 
 def _known(error: BaseException) -> Iterator[GaplessError]:
     """The errors of ours in what was raised; task groups wrap theirs."""
     if isinstance(error, GaplessError):
         yield error
+    elif isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in GATEWAY_EXTRA:
+        yield GatewayMissing(f"the package {error.name} is not installed", "pip install 'gapless[gateway]'")
     elif isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _known(inner)

@@ -11,7 +11,7 @@ import typer
 from gapless import __main__ as cli
 from gapless.cli import app, output
 from gapless.cli.output import Json
-from gapless.core.errors import Busy, ConfigError, GaplessError
+from gapless.core.errors import Busy, ConfigError, GaplessError, GatewayMissing
 
 Run = Callable[..., int]
 
@@ -75,6 +75,13 @@ def test_an_error_inside_a_task_group_is_found(run: Run, capsys: pytest.CaptureF
 def test_a_defect_says_how_to_report_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(KeyError("x")) == 1
     assert "GAPLESS_DEBUG=1" in capsys.readouterr().err
+
+
+def test_without_the_extra_its_name_is_told(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = ModuleNotFoundError("No module named 'grpc.aio'", name="grpc.aio")
+    assert run(missing) == GatewayMissing.exit_code
+    assert capsys.readouterr().err.endswith("→ pip install 'gapless[gateway]'\n")
+    assert run(ModuleNotFoundError("No module named 'shop'", name="shop")) == 1
 
 
 def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
