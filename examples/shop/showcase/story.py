@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,8 @@ async def payment_killed(stage: Stage) -> None:
     with stage.event("payment killed"):
         for instance in await instances(stage, "payment"):
             held = await holds(stage, instance["id"])
-            os.killpg(instance["pid"], signal.SIGKILL)
-            stage.view.say(f"killed {instance['id']} (pid {instance['pid']}), which had {held} payments half-way")
+            kill_session(instance["pid"])
+            stage.view.say(f"killed {instance['id']} (pid {instance['pid']}), with payments half-way: {held}")
             await replaced(stage, instance)
             await asyncio.sleep(1.0)
 
@@ -216,6 +216,22 @@ async def instances(stage: Stage, service: str) -> list[dict[str, Any]]:
     """The ready ones."""
     status = await stage.gapless.ask("status", service)
     return [one for one in status["services"][service]["instances"] if one["phase"] == "ready"]
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL for an instance with all its processes, workers first: nobody is left to end anything in order."""
+    members = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if session(pid) == leader]
+    for pid in sorted(members, key=lambda pid: pid == leader):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def session(pid: int) -> int:
+    """0 when there is no such process any more."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 async def holds(stage: Stage, instance: str) -> int:
