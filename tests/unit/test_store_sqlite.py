@@ -149,17 +149,22 @@ async def test_other_programs_can_look_inside_meanwhile(path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "zeros"])
+@pytest.mark.parametrize("damage", ["garbage", "cut", "zeros", "history"])
 async def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
     store = await opened(path)
     for number in range(200):
         await store.put(f"k{number}", b"x" * 500)
     await store.close()
+    with sqlite3.connect(path) as reader:
+        (page,) = reader.execute("SELECT rootpage FROM sqlite_master WHERE name = 'history'").fetchone()
+    reader.close()
     content = bytearray(path.read_bytes())
     if damage == "garbage":
         content = bytearray(b"this is no database at all " * 1000)
     elif damage == "cut":
         del content[len(content) // 2 :]
+    elif damage == "history":  # which no current key shows
+        content[(page - 1) * 4096 : page * 4096] = bytes(4096)
     else:
         content[8192:-4096] = bytes(len(content) - 8192 - 4096)
     path.write_bytes(content)
@@ -213,6 +218,44 @@ async def test_a_late_watch_reads_from_the_file_in_order(path: Path, monkeypatch
     assert [group[0].revision for group in told] == list(range(1, 301))
     assert [len(group) for group in told] == [1, 2] * 150
     assert told[1][0].key == "odd/1"
+    watch = store.watch("even/", after=0)
+    assert [(await anext(watch))[0].revision for _ in range(150)] == list(range(1, 301, 2))
+    await store.close()
+
+
+async def test_a_watch_hears_all_or_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it begins: in memory, in the file, or in what is forgotten, to the very revision."""
+    monkeypatch.setattr("gapless.store.sqlite.LOG_REVISIONS", 4)
+    store = await opened(path, retention=Retention(revisions=30, per_key=2, rows=1000))
+    for _ in range(97):
+        await store.put("k", b"")
+    refusals = 0
+    for after in range(97):
+        watch = store.watch("", after=after)
+        try:
+            assert [(await anext(watch))[0].revision for _ in range(97 - after)] == list(range(after + 1, 98))
+        except Compacted:
+            refusals += 1
+            assert refusals == after + 1
+    assert 97 - 33 <= refusals <= 97 - 30
+    await store.close()
+
+
+async def test_a_failed_commit_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await opened(path)
+
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gapless.store._database._write_leases", broken)
+        with pytest.raises(StoreBroken, match=r"store\.db cannot be used: disk I/O error"):
+            await store.put("half", b"")
+    assert await store.put("whole", b"") == 1
+    await store.close()
+    store = await opened(path)
+    assert [entry.key for entry in (await store.list("")).entries] == ["whole"]
+    assert await store.history("half") == []
     await store.close()
 
 
@@ -243,16 +286,19 @@ async def test_a_chatty_key_does_not_push_out_the_history_of_others(path: Path) 
     await store.close()
 
 
-async def test_the_past_is_bounded_altogether(path: Path) -> None:
-    store = await opened(path, retention=Retention(revisions=10, per_key=5, rows=50))
+async def test_the_past_is_bounded_altogether(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapless.store.sqlite.LOG_REVISIONS", 4)
+    store = await opened(path, retention=Retention(revisions=50, per_key=5, rows=80))
     for number in range(300):
         await store.transact(*(Put(key=f"{number}/{side}", value=b"") for side in range(4)))
     with sqlite3.connect(path) as reader:
         (rows,) = reader.execute("SELECT count(*) FROM history").fetchone()
     reader.close()
-    assert 40 <= rows <= 54
+    assert 80 <= rows <= 80 + 4 * 5
     assert await store.history("0/0") == []
-    assert (await anext(store.watch("", after=295)))[0].revision == 296
+    assert (await anext(store.watch("", after=285)))[0].revision == 286
+    with pytest.raises(Compacted):
+        await anext(store.watch("", after=260))
     await store.close()
 
 
