@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
-from gapless.gateway.envoy.xds import plain
+from gapless.gateway.envoy.words import UNSAID, logged, plain
 
 
 def truth(clusters: Mapping[str, str], routes: str = "r1", listener: str = "l1") -> Snapshot:
@@ -259,9 +259,10 @@ def test_whatever_changes_envoy_ends_with_the_truth(steps: list[tuple[dict[str, 
 
 def test_envoys_words_come_without_what_it_refused() -> None:
     assert plain("unknown cluster 'x'") == "unknown cluster 'x'"
-    assert plain('goo.gle/debugstr name: "a"\n: Proto constraint validation failed (x)') == (
-        "Proto constraint validation failed (x)"
-    )
+    refused = 'goo.gle/debugstr name: "a"\n: Proto constraint validation failed (x)\n'
+    assert plain(refused) == "Proto constraint validation failed (x)"
     assert plain("Invalid duration: goo.gle/debugstr   \nseconds: -1\n") == "Invalid duration"
-    assert "envoy.log" in plain('goo.gle/debugstr name: "a" ...(truncated)')
+    assert plain('goo.gle/debugstr name: "a" ...(truncated)') == UNSAID
     assert plain("") == "no reason given"
+    assert logged(f"{refused}\n[warning] more") == "Proto constraint validation failed (x)"
+    assert logged("[warning] something else") == ""

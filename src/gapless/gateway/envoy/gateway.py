@@ -16,6 +16,7 @@ from gapless.gateway.envoy.accesslog import AccessLog
 from gapless.gateway.envoy.bootstrap import default_workers
 from gapless.gateway.envoy.process import EnvoyProcess, find_binary
 from gapless.gateway.envoy.resources import Resources, resources, stages
+from gapless.gateway.envoy.words import UNSAID, logged
 
 if TYPE_CHECKING:
     from gapless.gateway.envoy.protos import Messages
@@ -25,6 +26,9 @@ CONNECT_S = 10.0
 """Envoy starts in 0.2 s; an adopted one reconnects within 1 s. Machines are busy."""
 ACKNOWLEDGE_S = 15.0
 DRAIN_S = 30.0
+
+LOG_LINES = 10_000
+"""Far enough back to find the end of what Envoy says about a table of any size."""
 
 _TAKEN = "address already in use"
 """In Envoy's words, when it cannot bind the listener."""
@@ -175,6 +179,8 @@ class EnvoyGateway:
     def _explained(self, text: str) -> GaplessError:
         if _TAKEN in text.lower():
             return self._taken()
+        if text == UNSAID and self._process is not None:
+            text = logged(self._process.tail(LOG_LINES)) or text
         return TrafficRefused(f"Envoy refuses the routes: {text}")
 
     async def _check_address(self) -> None:
@@ -196,7 +202,7 @@ class EnvoyGateway:
         )
 
     def _started(self, pid: int, restarts: int) -> None:
-        self._events(GatewayStarted(pid=pid, restarts=restarts))
+        self._events(GatewayStarted(pid=pid, restarts=restarts, adopted=self.adopted and not restarts))
 
     def _refused(self, text: str) -> None:
         if not self._turn.locked():  # whoever waits in `apply` hears it by the exception

@@ -31,6 +31,9 @@ STEADY_S = 10.0
 """A process that lived so long is restarted at once; one that keeps dying earlier is restarted ever later."""
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 
+LINE_BYTES = 500
+"""A line of Envoy's log is hardly longer."""
+
 POLL_S = 0.05
 """How often a draining Envoy is asked for what is still under way."""
 TERM_S = 5.0
@@ -128,7 +131,7 @@ class EnvoyProcess:
         """The last lines of its log."""
         try:
             with self._output.open("rb") as log:
-                log.seek(max(log.seek(0, os.SEEK_END) - 16_384, 0))
+                log.seek(max(log.seek(0, os.SEEK_END) - lines * LINE_BYTES, 0))
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""

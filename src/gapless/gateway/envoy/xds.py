@@ -17,6 +17,7 @@ from typing import Any
 from gapless.core.errors import GaplessError, GatewayMissing, TrafficRefused
 from gapless.gateway.envoy.delta import Asked, Connection, Snapshot, Told
 from gapless.gateway.envoy.protos import Messages
+from gapless.gateway.envoy.words import plain
 
 _log = logging.getLogger("gapless.gateway.xds")
 
@@ -25,11 +26,6 @@ _ALS = "envoy.service.accesslog.v3."
 
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 """The socket is ours and Envoy's alone; a thousand services in one response are more than gRPC's 4 MiB."""
-
-
-_INVALID = "Proto constraint validation failed"
-_DUMP = "goo.gle/debugstr"
-"""With these words protobuf begins every message that it prints for people."""
 
 
 class Refused(GaplessError):
@@ -208,17 +204,6 @@ class XdsServer:
             resource.resource.type_url = told.type_url
             resource.resource.value = item.data
         return bytes(response.SerializeToString())
-
-
-def plain(text: str) -> str:
-    """Envoy's reason without the whole message that it refused, which it prints first and cuts off after 4 kB."""
-    _, found, reason = text.rpartition(_INVALID)
-    if found:
-        return found + reason.rstrip()
-    said, dumped, _ = text.partition(_DUMP)
-    if said.strip() or not dumped:
-        return " ".join(said.split()).removesuffix(":") or "no reason given"
-    return "a value is not valid; its name is below `Proto constraint validation failed` in logs/envoy.log"
 
 
 def _asked(request: Any) -> Asked:
