@@ -83,6 +83,8 @@ class System:
 
     def start_up(self, *more: str) -> subprocess.Popen[bytes]:
         """`gapless up`, not waited for."""
+        if self._up is not None:
+            self._up.wait(LIMIT_S)
         with self.output.open("ab") as output:
             self._up = subprocess.Popen(self.argv("up", *more), stdout=output, stderr=output, cwd=self.directory)
         return self._up
@@ -101,6 +103,12 @@ class System:
         assert self._up is not None
         self._up.kill()
         self._up.wait()
+
+    def kill_instance(self, leader: int) -> None:
+        """All its processes at once: workers are in process groups of their own, and would drain."""
+        for pid in self.processes():
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
 
     def interrupt(self, times: int = 1) -> int:
         """Ctrl-C; returns the exit status."""

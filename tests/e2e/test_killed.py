@@ -85,7 +85,7 @@ def test_a_killed_instance_is_replaced_while_no_control_plane_lives(system: Syst
     with system.load() as requests:
         system.kill_control()
         time.sleep(0.5)
-        os.killpg(victim["pid"], signal.SIGKILL)
+        system.kill_instance(victim["pid"])
         time.sleep(2.0)
         system.up()
         until(lambda: system.status()["services"]["web"]["ready"] == 2, "replacement", system.output)

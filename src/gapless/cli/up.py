@@ -171,6 +171,8 @@ def describe(event: Event) -> str:
             return f"change {change.number} by {change.who}: {change.what}{f' ({change.why})' if change.why else ''}"
         case events.GatewayRefused(text=text):
             return f"gateway: Envoy refused the new routes and goes on with the old ones: {text}"
+        case events.GatewayStarted(pid=pid, adopted=True):
+            return f"gateway: Envoy is still running, pid {pid}"
         case events.GatewayStarted(pid=pid, restarts=restarts):
             return f"gateway: Envoy {'started' if not restarts else f'restarted ({restarts})'}, pid {pid}"
     return ""

@@ -6,6 +6,7 @@ that was acknowledged survives kill -9, and one that failed has changed nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,9 @@ from gapless.core.ports import Fleet, World
 from gapless.rollout.commands import steer
 
 T = TypeVar("T")
+
+RELEASES_KEPT = 5
+"""Rollouts, counted back from the newest, whose releases can be gone back to without making them anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +42,23 @@ class Commands:
         self._fleet = fleet
         self._world = world
         self._events = events
+        self._making = asyncio.Lock()
+        """Held from the making of a snapshot until a record names it."""
 
     async def admit(self, service: Service, author: Author) -> None:
         """Take a service's definition from gapless.yaml. A new one gets its first release, made of its source; a known
         one keeps its releases: code and settings change by `deploy` only, capacity and routes at once."""
         known = self._records.service(service.name)
         if known and self._records.split(service.name):
-            if known != service:
-                await self._resize(service, author, f"definition of {service.name} changed in gapless.yaml")
+            wanted = merged(known, service)
+            if wanted != known:
+                await self._resize(wanted, author, f"definition of {service.name} changed in gapless.yaml")
             return
-        made = await self._fleet.snapshot(service, Path(service.source), "", service.env)
-        release = replace(made, version=made.version or f"r-{made.digest[:7]}", created_at=self._world.time())
+        async with self._making:
+            await self._enter(service, author)
+
+    async def _enter(self, service: Service, author: Author) -> None:
+        release = await self._make(service, Path(service.source), "", {})
         split = Split(service=service.name, stable=release.version, weights=((release.version, BUCKETS),))
         pool = Pool(service=service.name, sizes={release.version: service.instances})
 
@@ -73,13 +83,14 @@ class Commands:
         """Begin to move a service to a new release. Raises UnknownName, Busy, ReleaseError; then nothing changes."""
         service = self._service(name)
         self._refuse_when_busy(name)
-        release = self._records.release(name, version) if version and not source else None
-        release = release or await self._make(service, source or Path(service.source), version, env)
+        async with self._making:
+            release = self._records.release(name, version) if version and not source else None
+            release = release or await self._make(service, source or Path(service.source), version, env)
 
-        async def write() -> Rollout:
-            return await self._begin(service, release, author, f"deploy {name} {release.version}")
+            async def write() -> Rollout:
+                return await self._begin(service, release, author, f"deploy {name} {release.version}")
 
-        return await _persist(write)
+            return await _persist(write)
 
     async def rollback(self, name: str, author: Author) -> Rollout:
         """Undo: end the rollout under way, or move back to the release before the last one."""
@@ -126,7 +137,8 @@ class Commands:
         if instances < 1:
             raise InvalidTransition(f"{name} cannot have {instances} instances", "Ask for 1 or more.")
         self._refuse_when_busy(name)
-        scaled = replace(service, instances=instances)
+        declared = service.declared or service.instances
+        scaled = replace(service, instances=instances, declared=0 if instances == declared else declared)
         await self._resize(scaled, author, f"scale {name} from {service.instances} to {instances} instances")
         return scaled
 
@@ -143,6 +155,18 @@ class Commands:
 
         await _persist(write)
         return told
+
+    async def tidy(self) -> None:
+        """Remove the snapshots that nobody will go back to. Their records stay: they tell what a version was."""
+        async with self._making:
+            await self._fleet.prune({digest for s in self._records.services() for digest in self._kept(s.name)})
+
+    def _kept(self, name: str) -> set[str]:
+        recent = self._records.rollouts(name)[-RELEASES_KEPT:]
+        split, instances = self._records.split(name), self._records.instances(name)
+        versions = {v for r in recent for v in (r.before, r.after)} | {i.release for i in instances}
+        versions |= {split.stable} if split else set()
+        return {release.digest for v in versions if (release := self._records.release(name, v))}
 
     def _service(self, name: str) -> Service:
         service = self._records.service(name)
@@ -224,6 +248,14 @@ class Commands:
     async def _commit(self, change: Change, *values: Any, delete: list[Any] | None = None) -> None:
         await self._records.write(change, *values, delete=delete or ())
         self._events(ChangeRecorded(change=change))
+
+
+def merged(known: Service, service: Service) -> Service:
+    """The definition of gapless.yaml with the capacity that `scale` has set, unless the file now asks for another one:
+    a control plane that is started again must not take instances away."""
+    if not known.declared or service.instances != known.declared:
+        return service
+    return replace(service, instances=known.instances, declared=known.declared)
 
 
 async def _persist(write: Callable[[], Awaitable[T]]) -> T:

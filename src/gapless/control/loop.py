@@ -16,8 +16,11 @@ class Loop:
     """Repeats `step`. What a step raises is logged, and the next look tries again: one wrong record or a full disk must
     not end the supervision of all the others."""
 
-    def __init__(self, name: str, step: Callable[[], Awaitable[None]], every_s: float, world: World) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], Awaitable[None]], every_s: float, world: World, *, woken: bool = True
+    ) -> None:
         self.name = name
+        self._wakes = woken
         self._step = step
         self._every_s = every_s
         self._world = world
@@ -27,6 +30,11 @@ class Loop:
     def wake(self) -> None:
         """Look again now."""
         self._woken.set()
+
+    def changed(self) -> None:
+        """The records have changed; a loop that only keeps its own beat does not mind."""
+        if self._wakes:
+            self._woken.set()
 
     async def run(self) -> None:
         """For ever, until cancelled."""

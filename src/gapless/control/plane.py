@@ -15,7 +15,7 @@ from gapless.config import System
 from gapless.control.commands import Author, Commands
 from gapless.control.gateway import Gateway
 from gapless.control.loop import Loop
-from gapless.control.prober import Prober
+from gapless.control.prober import Probe, Prober, probe_http
 from gapless.control.records import Records
 from gapless.control.roller import Roller
 from gapless.control.router import Feed, Router
@@ -33,6 +33,7 @@ PROBE_EVERY_S = 0.05
 ROUTE_EVERY_S = 0.1
 JUDGE_EVERY_S = 0.5
 READY_LOOK_S = 0.05
+TIDY_EVERY_S = 600.0
 CONTROL_PLANE = Author(who="gapless", why="control plane")
 
 
@@ -40,7 +41,14 @@ class ControlPlane:
     """Composed of a store, a fleet and a gateway; the defaults are SQLite, local processes and Envoy."""
 
     def __init__(
-        self, system: System, store: Store, fleet: Fleet, gateway: Gateway, world: World, events: Events
+        self,
+        system: System,
+        store: Store,
+        fleet: Fleet,
+        gateway: Gateway,
+        world: World,
+        events: Events,
+        probe: Probe = probe_http,
     ) -> None:
         self.system = system
         self.events = events
@@ -55,7 +63,7 @@ class ControlPlane:
         self.commands = Commands(self.records, fleet, world, self.events)
         self._router = Router(self.records, gateway, self.feed, world, self.events)
         self._supervisor = Supervisor(self.records, fleet, world, self.events, self._router.unrouted)
-        self._prober = Prober(self.records, world, self.events)
+        self._prober = Prober(self.records, world, self.events, probe)
         self._roller = Roller(self.records, gateway, self._router, world, self.events)
         self._supervision = Loop("supervisor", self._supervisor.step, SUPERVISE_EVERY_S, world)
         self._loops = (
@@ -63,11 +71,12 @@ class ControlPlane:
             self._supervision,
             Loop("prober", self._prober.step, PROBE_EVERY_S, world),
             Loop("roller", self._roller.step, JUDGE_EVERY_S, world),
+            Loop("tidying", self.commands.tidy, TIDY_EVERY_S, world, woken=False),
         )
 
     def _on_write(self) -> None:
         for loop in self._loops:
-            loop.wake()
+            loop.changed()
         self._bell.set()
         self._bell = asyncio.Event()
 
@@ -145,6 +154,7 @@ class ControlPlane:
         for act in (
             impatiently(self.gateway.stop(self._drain_s()), at_once),
             stop_instances(self.records, self._fleet, at_once),
+            self._fleet.close(),
             self._store.close(),
         ):
             try:
@@ -168,6 +178,7 @@ class ControlPlane:
         """Leave everything running for the next control plane."""
         await self._end_loops()
         await self.gateway.detach()
+        await self._fleet.close()
         await self._store.close()
 
     async def _end_loops(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gapless.control.records import Records
 from gapless.core.model import BUCKETS, Instance, Phase, Rollout, Service
+from gapless.rollout.wanted import plan_of, weight_of
 
 
 def service_status(records: Records, service: Service) -> dict[str, Any]:
@@ -37,7 +38,6 @@ def instance_status(instance: Instance) -> dict[str, Any]:
 
 def rollout_status(rollout: Rollout) -> dict[str, Any]:
     """A rollout with its present share and the numbers that people ask for."""
-    weight = rollout.policy.steps[rollout.step] if 0 <= rollout.step < len(rollout.policy.steps) else 0
     return {
         "number": rollout.number,
         "service": rollout.service,
@@ -46,8 +46,8 @@ def rollout_status(rollout: Rollout) -> dict[str, Any]:
         "strategy": str(rollout.policy.strategy),
         "state": str(rollout.state),
         "step": rollout.step,
-        "steps": [step / BUCKETS for step in rollout.policy.steps],
-        "share": weight / BUCKETS,
+        "steps": [step.weight / BUCKETS for step in plan_of(rollout)],
+        "share": weight_of(rollout) / BUCKETS,
         "paused": rollout.paused,
         "refused": rollout.refused,
         "winner": rollout.winner,

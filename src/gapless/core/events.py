@@ -44,10 +44,11 @@ class GatewayRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStarted:
-    """The data plane's process was started, or started again."""
+    """The data plane's process was started, or started again; `adopted`: an earlier control plane had started it."""
 
     pid: int
     restarts: int
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

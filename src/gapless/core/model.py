@@ -80,6 +80,8 @@ class Service:
     source: str = "."
     """Directory or wheel, absolute, that the first release and `gapless deploy` without --from are made of."""
     instances: int = 2
+    declared: int = 0
+    """What gapless.yaml asks for, after `scale` has changed `instances`; 0 when it has not."""
     workers: int = 1
     routes: tuple[Route, ...] = ()
     needs: tuple[str, ...] = ()

@@ -164,6 +164,14 @@ class Fleet(Protocol):
         """The last lines of its log; empty when there is none."""
         ...
 
+    async def prune(self, keep: set[str]) -> tuple[str, ...]:
+        """Remove the snapshots whose digests are not in `keep`; returns theirs. Nothing may run from them."""
+        ...
+
+    async def close(self) -> None:
+        """Watch no longer; the instances go on."""
+        ...
+
     def changed(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Ticks when a process has ended, so that the supervisor need not wait for its next look."""
         ...
