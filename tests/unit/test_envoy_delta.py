@@ -262,7 +262,7 @@ def test_envoys_words_come_without_what_it_refused() -> None:
     refused = 'goo.gle/debugstr name: "a"\n: Proto constraint validation failed (x)\n'
     assert plain(refused) == "Proto constraint validation failed (x)"
     assert plain("Invalid duration: goo.gle/debugstr   \nseconds: -1\n") == "Invalid duration"
-    assert plain('goo.gle/debugstr name: "a" ...(truncated)') == UNSAID
+    assert plain('goo.gle/debugproto name: "a" ...(truncated)') == UNSAID
     assert plain("") == "no reason given"
     assert logged(f"{refused}\n[warning] more") == "Proto constraint validation failed (x)"
     assert logged("[warning] something else") == ""

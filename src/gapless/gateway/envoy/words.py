@@ -10,8 +10,8 @@ UNSAID = "a value is not valid"
 """When the reason was cut off."""
 
 _INVALID = "Proto constraint validation failed"
-_DUMP = "goo.gle/debugstr"
-"""With these words protobuf begins every message that it prints for people."""
+_DUMP = "goo.gle/debug"
+"""With this (and then `str`, `proto` or `only`, drawn by each process) protobuf begins what it prints for people."""
 
 
 def plain(text: str) -> str:
