@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.core.errors import InvalidTransition
@@ -24,6 +24,7 @@ def test_every_phase_has_its_moves_and_all_lives_can_end() -> None:
     assert MOVES[Phase.STOPPED] == frozenset()
 
 
+@settings(deadline=None)
 @given(phase=PHASES, to=PHASES, now=st.floats(0, 1e9))
 def test_move_does_what_the_table_says(phase: Phase, to: Phase, now: float) -> None:
     before = instance(phase, failures=2)
@@ -38,6 +39,7 @@ def test_move_does_what_the_table_says(phase: Phase, to: Phase, now: float) -> N
             move(before, to, now)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30))
 def test_probes_make_only_allowed_moves(answers: list[bool]) -> None:
     """Any run of probes equals this small model: a success makes ready, three failures in a row make unready."""
@@ -55,11 +57,13 @@ def test_probes_make_only_allowed_moves(answers: list[bool]) -> None:
         assert (now.since_at == at) == (now.phase is not before.phase) or at == 0
 
 
+@settings(deadline=None)
 @given(phase=st.sampled_from([Phase.DRAINING, Phase.STOPPED]), ok=st.booleans())
 def test_probes_do_not_bring_back_what_goes(phase: Phase, ok: bool) -> None:
     assert probed(instance(phase), ok, 1.0).phase is phase
 
 
+@settings(deadline=None)
 @given(total=st.floats(0, 1e6), announce=st.floats(0, 1e3))
 def test_drain_limits_sum_to_the_whole(total: float, announce: float) -> None:
     limits = drain_limits(total, announce)
@@ -70,6 +74,7 @@ def test_drain_limits_sum_to_the_whole(total: float, announce: float) -> None:
     assert limits.finish_s >= limits.announce_s
 
 
+@settings(deadline=None)
 @given(st.floats(max_value=0, allow_nan=False))
 def test_a_drain_without_time_has_empty_stages(total: float) -> None:
     limits = drain_limits(total)

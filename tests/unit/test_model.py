@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.core.model import BUCKETS, Address, Rollout, RolloutPolicy, RolloutState, Split, bucket_of
@@ -16,6 +16,7 @@ def split(*weights: tuple[str, int]) -> Split:
     return Split(service="s", stable="old", weights=weights)
 
 
+@settings(deadline=None)
 @given(weight=WEIGHTS, more=WEIGHTS, bucket=BUCKET)
 def test_raising_the_newcomer_only_adds_users(weight: int, more: int, bucket: int) -> None:
     low, high = sorted((weight, more))
@@ -24,18 +25,21 @@ def test_raising_the_newcomer_only_adds_users(weight: int, more: int, bucket: in
     assert not (before == "new" and after == "old")
 
 
+@settings(deadline=None)
 @given(weight=WEIGHTS)
 def test_a_weight_is_its_number_of_buckets(weight: int) -> None:
     told = [split(("new", weight), ("old", BUCKETS - weight)).release_of(bucket) for bucket in range(0, BUCKETS, 100)]
     assert told.count("new") == -(-weight // 100)
 
 
+@settings(deadline=None)
 @given(first=st.integers(0, 4000), second=st.integers(0, 4000), bucket=BUCKET)
 def test_the_stable_release_answers_what_nobody_else_does(first: int, second: int, bucket: int) -> None:
     told = split(("a", first), ("b", second)).release_of(bucket)
     assert told == ("a" if bucket < first else "b" if bucket < first + second else "old")
 
 
+@settings(deadline=None)
 @given(user=st.text(), salt=st.text())
 def test_a_bucket_is_in_range_and_stable(user: str, salt: str) -> None:
     assert 0 <= bucket_of(user, salt) < BUCKETS

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.core.ports import World
@@ -57,6 +57,7 @@ async def test_woken_tasks_come_to_rest_before_time_moves_on() -> None:
     await asyncio.gather(*tasks)
 
 
+@settings(deadline=None)
 @given(delays=st.lists(st.floats(0, 100), max_size=20))
 def test_timers_ring_in_order_of_time_and_then_of_call(delays: list[float]) -> None:
     async def run() -> None:
