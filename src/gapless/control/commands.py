@@ -163,8 +163,9 @@ class Commands:
 
     def _kept(self, name: str) -> set[str]:
         recent = self._records.rollouts(name)[-RELEASES_KEPT:]
-        split, instances = self._records.split(name), self._records.instances(name)
-        versions = {v for r in recent for v in (r.before, r.after)} | {i.release for i in instances}
+        split = self._records.split(name)
+        running = {i.release for i in self._records.instances(name) if i.phase is not Phase.STOPPED}
+        versions = {v for r in recent for v in (r.before, r.after)} | running
         versions |= {split.stable} if split else set()
         return {release.digest for v in versions if (release := self._records.release(name, v))}
 
