@@ -41,6 +41,7 @@ class Kernel:
     """Processes as the decider's actions leave them; says which events are possible."""
 
     wanted: int
+    abreast: int = 2
     now: float = 0.0
     state: State = field(init=False)
     alive: dict[int, str] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class Kernel:
     answered: int = 0
 
     def __post_init__(self) -> None:
-        self.state = State(self.wanted, Limits())
+        self.state = State(self.wanted, Limits(), self.abreast)
         self.feed(Boot())
 
     def feed(self, event: Event) -> list[Action]:
@@ -67,6 +68,8 @@ class Kernel:
             case Start(key, generation):
                 assert key not in self.alive
                 self.alive[key], self.generation[key] = "starting", generation
+                if generation == self.state.coming and self.state.current:
+                    assert self.loading(generation) <= self.abreast
             case Commit(key):
                 assert self.alive[key] == "prepared"
                 self.alive[key] = "committed"
@@ -98,6 +101,9 @@ class Kernel:
         assert successor > self.generation[key] or self.generation[key] > successor
         if successor > self.generation[key]:
             assert self.serving(successor) >= self.wanted
+
+    def loading(self, generation: int) -> int:
+        return sum(p == "starting" and self.generation[k] == generation for k, p in self.alive.items())
 
     def serving(self, generation: int) -> int:
         return sum(p == "serving" and self.generation[k] == generation for k, p in self.alive.items())
@@ -152,8 +158,8 @@ class Kernel:
         raise AssertionError("it never settles")
 
 
-def booted(wanted: int = 2) -> Kernel:
-    kernel = Kernel(wanted)
+def booted(wanted: int = 2, abreast: int = 2) -> Kernel:
+    kernel = Kernel(wanted, abreast)
     kernel.settle()
     assert kernel.serving(1) == wanted
     return kernel
@@ -165,9 +171,9 @@ STEPS = st.lists(st.tuples(WHATS, st.integers(0, 20), st.sampled_from([0.0, 0.01
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 3), STEPS)
-def test_any_order_of_events_ends_with_the_wanted_workers_serving(wanted: int, steps: list[Step]) -> None:
-    kernel = booted(wanted)
+@given(st.integers(1, 3), st.integers(1, 3), STEPS)
+def test_any_order_of_events_ends_with_the_wanted_workers_serving(wanted: int, abreast: int, steps: list[Step]) -> None:
+    kernel = booted(wanted, abreast)
     for step in steps:
         kernel.step(*step)
     kernel.settle()
@@ -194,9 +200,11 @@ def test_a_stop_ends_everything_whatever_else_happens(wanted: int, before: list[
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 4), st.data())
-def test_without_crashes_a_reload_never_lowers_the_number_of_serving_workers(wanted: int, data: st.DataObject) -> None:
-    kernel = booted(wanted)
+@given(st.integers(1, 4), st.integers(1, 4), st.data())
+def test_without_crashes_a_reload_never_lowers_the_number_of_serving_workers(
+    wanted: int, abreast: int, data: st.DataObject
+) -> None:
+    kernel = booted(wanted, abreast)
     kernel.feed(Reload())
     while kernel.state.coming:
         moving = [key for key, phase in kernel.alive.items() if phase in ("starting", "committed")]
@@ -238,6 +246,14 @@ def test_crashes_in_a_row_wait_longer_until_a_worker_has_been_stable() -> None:
     assert delays == [backoff(n) for n in range(10)]
     kernel.now += STABLE_S
     assert Restart(11, "killed by SIGKILL", 0.0) in crash(kernel)
+
+
+def test_a_reload_loads_no_more_workers_at_once_than_it_may() -> None:
+    kernel = booted(3, abreast=1)
+    assert kernel.feed(Reload()) == [Start(4, 2)]
+    kernel.move(4, "starting", "prepared", Prepared(4))
+    assert kernel.seen[-1] == Start(5, 2)
+    assert Kernel(3, abreast=1).alive.keys() == {1, 2, 3}
 
 
 def test_a_second_reload_is_told_that_one_is_under_way() -> None:

@@ -101,11 +101,7 @@ def _told(state: State, event: Prepared | Serving | Beat, now: float) -> State:
 
 def _begin(state: State, now: float) -> tuple[State, list[Action]]:
     state = state._replace(coming=state.last + 1, last=state.last + 1, began_at=now, prepared_at=0.0)
-    actions: list[Action] = []
-    for slot in range(state.wanted):
-        state, action = _start(state, state.coming, slot, now)
-        actions.append(action)
-    return state, actions
+    return state, []
 
 
 def _start(state: State, generation: int, slot: int, now: float) -> tuple[State, Start]:
@@ -256,6 +252,7 @@ def _silent_at(state: State, worker: Worker) -> float:
 
 def _follow(state: State, actions: list[Action], now: float) -> tuple[State, list[Action]]:
     """What is to be done in the present state, whichever event led to it."""
+    state = _fill_coming(state, actions, now)
     state = _commit(state, actions, now)
     state = _take_over(state, actions, now)
     for number, slot in enumerate(state.slots):
@@ -267,6 +264,19 @@ def _follow(state: State, actions: list[Action], now: float) -> tuple[State, lis
         state = state._replace(ended=True)
         actions.append(Finish(state.code, state.reason))
     return state, actions
+
+
+def _fill_coming(state: State, actions: list[Action], now: float) -> State:
+    """Start what the coming generation still lacks; nobody is disturbed while there is no other one."""
+    if not state.coming:
+        return state
+    there = [worker for worker in state.workers if worker.generation == state.coming]
+    loading = sum(worker.phase is Phase.STARTING for worker in there)
+    room = state.abreast - loading if state.current else state.wanted
+    for slot in range(len(there), min(state.wanted, len(there) + room)):
+        state, action = _start(state, state.coming, slot, now)
+        actions.append(action)
+    return state
 
 
 def _commit(state: State, actions: list[Action], now: float) -> State:

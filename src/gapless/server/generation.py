@@ -56,6 +56,9 @@ class Slot(NamedTuple):
 class State(NamedTuple):
     wanted: int
     limits: Limits
+    abreast: int = 1
+    """How many workers of a coming generation may load their code at the same time while another one serves: loading
+    takes a core each, and the answers of the serving ones must not wait for it."""
     current: int = 0
     """0 until the first generation serves."""
     coming: int = 0

@@ -60,7 +60,7 @@ class Master:
         self.children: dict[int, Child] = {}
         self.archive = Archive()
         limits = g.Limits(start_s=settings.start_s + START_MARGIN_S, leave_s=settings.drain_s + LEAVE_MARGIN_S)
-        self.state = g.State(settings.workers, limits)
+        self.state = g.State(settings.workers, limits, max(1, len(os.sched_getaffinity(0)) - 1))
         self._listeners = list(listeners)
         self._world = world
         self._ready = ready
