@@ -11,11 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 RUN_MARK = "GAPLESS_TEST_RUN"
 """Set in this run's environment and so inherited by whatever it starts, directly or not."""
 PATIENCE_S = 3.0
 """For processes that are ending while the last test returns."""
+
+# Few examples in every run, many now and then: HYPOTHESIS_PROFILE=thorough make unit
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=1_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 _leaks: pytest.StashKey[list[str]] = pytest.StashKey()
 
