@@ -20,7 +20,7 @@ from showcase.summary import Decision
 from showcase.timeline import Event
 from showcase.view import View
 
-CALM_S = 2.0
+CALM_S = 1.5
 """Between two events: what one has stirred up must not be counted as the next one's `before`."""
 HOLDS_LIMIT_S = 5.0
 """How long the moment is awaited in which an instance of payment has a payment half-way."""
