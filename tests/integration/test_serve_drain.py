@@ -6,6 +6,8 @@ import os
 import pty
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -169,9 +171,6 @@ def test_a_unix_socket_and_an_inherited_one(short_dir: Path) -> None:
 
 
 def test_the_default_admin_socket_and_the_pid_file(short_dir: Path) -> None:
-    import subprocess
-    import sys
-
     (short_dir / "app.py").write_text(APP)
     command = [sys.executable, "-m", "gapless", "serve", "app:app", "-b", "127.0.0.1:0", "--pid", "pid"]
     with subprocess.Popen(command, cwd=short_dir, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -183,6 +182,46 @@ def test_the_default_admin_socket_and_the_pid_file(short_dir: Path) -> None:
         assert process.wait(30) == 0
     assert list((short_dir / ".gapless").iterdir()) == []
     assert not (short_dir / "pid").exists()
+
+
+def test_the_end_of_the_terminal_is_the_end_of_the_server(short_dir: Path) -> None:
+    """SIGHUP asks for a reload everywhere else."""
+    (short_dir / "app.py").write_text(APP)
+    ours, theirs = pty.openpty()
+    take_terminal = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", take_terminal, sys.executable, "-m", "gapless", "serve", "app:app"]
+    with (
+        (short_dir / "out").open("wb") as out,
+        subprocess.Popen(
+            [*command, "-b", "127.0.0.1:0"], cwd=short_dir, stdin=theirs, stdout=out, stderr=out, start_new_session=True
+        ) as process,
+    ):
+        os.close(theirs)
+        until(lambda: b"Serving" in (short_dir / "out").read_bytes(), "ready")
+        os.close(ours)
+        assert process.wait(30) == 0
+    assert b"SIGHUP: draining" in (short_dir / "out").read_bytes()
+
+
+def test_closed_standard_descriptors_are_no_harm(short_dir: Path) -> None:
+    (short_dir / "app.py").write_text(APP)
+    command = f"exec {sys.executable} -m gapless serve app:app -b 127.0.0.1:0 --pid pid <&- >&- 2>err"
+    with subprocess.Popen(["sh", "-c", command], cwd=short_dir) as process:
+        until((short_dir / "pid").exists, "ready")
+        process.terminate()
+        assert process.wait(30) == 0
+    assert '"level": "error"' not in (short_dir / "err").read_text()
+
+
+def test_a_factory_in_another_directory_with_an_access_log(short_dir: Path) -> None:
+    (short_dir / "lib").mkdir()
+    (short_dir / "lib" / "shop.py").write_text(APP + "\ndef make():\n    return app\n")
+    app = "from shop import make as app\n"
+    with served(short_dir, "--factory", "--app-dir", "lib", "--access-log", app=app) as server:
+        assert server.get("/seen?x=1")[0] == 200
+        until(lambda: "GET /seen?x=1" in server.err, "the request is logged")
 
 
 def test_forwarded_headers_are_believed_from_loopback(short_dir: Path) -> None:
@@ -200,9 +239,6 @@ def test_a_body_arrives_whole(short_dir: Path) -> None:
 
 
 def test_a_person_at_a_terminal_reads_plain_lines(short_dir: Path) -> None:
-    import subprocess
-    import sys
-
     (short_dir / "app.py").write_text(APP)
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "gapless", "serve", "app:app", "-b", "127.0.0.1:0"]

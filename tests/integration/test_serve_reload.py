@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_a_kept_connection_is_told_to_close_by_the_old_generation_and_is_answere
         assert "keep-alive" not in headers
         assert kept.recv(1) == b""
         assert server.get("/")[2] != old
+
+
+def test_frequent_reloads_do_not_pile_up_workers_that_wait_for_idle_clients(short_dir: Path) -> None:
+    with served(short_dir) as server, ExitStack() as stack:
+        for _ in range(5):
+            request(stack.enter_context(server.connect()), "/")
+            server.reload()
+        # All but the generation that was retired last are in a hurry: they end long before the idle time of 10 s.
+        until(lambda: len(session(server.pid)) <= 2, "the older ones have gone", limit_s=8)
 
 
 def test_requests_sent_in_one_go_are_all_answered_by_a_leaving_worker(short_dir: Path) -> None:

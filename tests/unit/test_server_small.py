@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gapless.core.errors import ConfigError
 from gapless.server.admin import Answer, as_json, response
 from gapless.server.archive import Archive
 from gapless.server.child import describe
+from gapless.server.reaper import reap_strangers
 from gapless.server.settings import Settings, seconds, task_from, task_of
 from gapless.server.tee import LINES, Tee
 from gapless.server.worker import failure
@@ -106,3 +108,14 @@ def test_a_failure_keeps_the_code_and_the_lines() -> None:
     told = failure(ConfigError("first\nsecond", "do this"))
     assert (told.reason, told.code, told.log) == ("first", 2, ["second", "  → do this"])
     assert failure(ExceptionGroup("both", [ValueError("x")])).code == 4
+
+
+def test_strangers_are_waited_for_and_ours_are_left_alone() -> None:
+    ours = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ours.pid, os.WEXITED | os.WNOWAIT)
+    assert reap_strangers([ours.pid]) == 0
+    assert ours.wait() == 0
+    stranger = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
+    assert reap_strangers([]) == 1
+    assert reap_strangers([]) == 0

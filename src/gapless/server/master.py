@@ -18,6 +18,7 @@ from gapless.server import handover
 from gapless.server.archive import Archive
 from gapless.server.bind import Listener
 from gapless.server.child import Child
+from gapless.server.reaper import is_first, reap_strangers
 from gapless.server.settings import Settings, task_of
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Master:
             loop.add_signal_handler(number, self.stop, number)
         loop.add_signal_handler(signal.SIGUSR2, self._reload_by_signal)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up, os.isatty(0))
+        if is_first():
+            loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
         self._feed(g.Boot())
         try:
             end = await self._finished
@@ -236,6 +239,11 @@ class Master:
         self.archive.add(child.samples)
         self._feed(g.Exited(child.key, child.why(), child.code))
         del self.children[child.key]
+        if is_first():
+            self._reap_orphans()
+
+    def _reap_orphans(self) -> None:
+        reap_strangers([child.pid for child in self.children.values()])
 
     def _close_listeners(self) -> None:
         """Nobody must be able to connect into a queue that nobody empties any more."""

@@ -91,9 +91,20 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def open_standard_descriptors() -> None:
+    """Where 0, 1 or 2 are closed, the next socket would get that number and be written into as if it were the output.
+    Python has no stream for a closed one either."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def run(settings: Settings) -> int:
     """`serve` on a loop of its own."""
     from gapless.core.world import RealWorld
 
+    open_standard_descriptors()
     with asyncio.Runner() as runner:
         return runner.run(serve(settings, RealWorld()))
