@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from gapless.core.model import Change, Instance, Rollout
-
-if TYPE_CHECKING:
-    from gapless.core.ports import Hook
 
 _log = logging.getLogger("gapless.events")
 
@@ -78,7 +75,7 @@ Event = InstanceChanged | RolloutChanged | ChangeRecorded | GatewayRefused | Gat
 class Events:
     """Passes events to hooks. A hook that raises is logged and does not keep the others from hearing."""
 
-    hooks: list[Hook] = field(default_factory=list)
+    hooks: list[Callable[[Event], None]] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
         for hook in self.hooks:

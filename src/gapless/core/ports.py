@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from gapless.core.events import Event
 from gapless.core.model import Instance, Release, RouteTable, Service, Window
-
-if TYPE_CHECKING:
-    from gapless.core.events import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
