@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from gapless.core.errors import ConfigError
 from gapless.server.admin import Answer, as_json, response
 from gapless.server.archive import Archive
-from gapless.server.child import describe
+from gapless.server.child import Child, describe
 from gapless.server.reaper import reap_strangers
 from gapless.server.settings import Settings, seconds, task_from, task_of
 from gapless.server.tee import LINES, Tee
@@ -119,3 +120,16 @@ def test_strangers_are_waited_for_and_ours_are_left_alone() -> None:
     os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
     assert reap_strangers([]) == 1
     assert reap_strangers([]) == 0
+
+
+@pytest.mark.parametrize("what", ["pidfd_open", "pipe2"])
+async def test_a_worker_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, what, refuse)
+    child = Child(1, task_of(Settings("no:app"), 1), [], lambda *_: None, lambda _: None)
+    with pytest.raises(OSError, match="Too many"):
+        child.start()
+    assert sorted(os.listdir("/proc/self/fd")) == before

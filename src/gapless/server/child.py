@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from gapless.server.handover import (
@@ -60,36 +61,42 @@ class Child:
         self._answers: dict[int, asyncio.Future[None]] = {}
 
     def start(self) -> None:
-        """Fork and execute. Raises OSError."""
+        """Fork and execute. Raises OSError, and leaves nothing open then."""
         self._loop = asyncio.get_running_loop()
-        ours, theirs = pair()
-        self.tees = [Tee(1), Tee(2)]
-        shown = [self._task.app, f"generation={self.generation}"]  # for whoever reads `ps`
-        argv = [sys.executable, "-m", "gapless.server.worker", "--channel", str(theirs.fileno()), *shown]
-        try:
-            # A process group of its own keeps the terminal's Ctrl-C away, and can be killed with all that it started.
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=self.tees[0].inlet,
-                stderr=self.tees[1].inlet,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
-            )
-        except OSError:
-            ours.close()
-            for tee in self.tees:
-                tee.close()
-            raise
-        finally:
-            theirs.close()
+        with ExitStack() as undo:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            with theirs:
+                self._open_tees(undo)
+                self._process = self._execute(theirs.fileno())
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
             for tee in self.tees:
                 tee.close_inlet()
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.pop_all()
         self.pid = self._process.pid
         self._channel = Channel(ours, self._blocked)
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._reap)
         self._loop.add_reader(self._channel.fileno(), self._readable)
+
+    def _open_tees(self, undo: ExitStack) -> None:
+        for fd in (1, 2):
+            tee = Tee(fd)
+            undo.callback(tee.close)
+            self.tees.append(tee)
+
+    def _execute(self, channel_fd: int) -> subprocess.Popen[bytes]:
+        """A process group of its own keeps the terminal's Ctrl-C away, and can be killed with all that it started."""
+        shown = [self._task.app, f"generation={self.generation}"]  # for whoever reads `ps`
+        return subprocess.Popen(
+            [sys.executable, "-m", "gapless.server.worker", "--channel", str(channel_fd), *shown],
+            stdin=subprocess.DEVNULL,
+            stdout=self.tees[0].inlet,
+            stderr=self.tees[1].inlet,
+            pass_fds=(channel_fd,),
+            process_group=0,
+        )
 
     def send(self, message: Message) -> None:
         self._channel.send(message)

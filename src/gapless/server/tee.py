@@ -26,7 +26,10 @@ class Tee:
         self._loop.add_reader(self._outlet, self._readable)
 
     def close_inlet(self) -> None:
-        os.close(self.inlet)
+        """The writing end, once the worker has its own copy. A second time does nothing."""
+        if self.inlet >= 0:
+            os.close(self.inlet)
+            self.inlet = -1
 
     def lines(self) -> list[str]:
         """The last lines, without what says nothing about the application."""
@@ -35,6 +38,7 @@ class Tee:
 
     def close(self) -> None:
         """Take what is still in the pipe, and let go of it. A second time does nothing."""
+        self.close_inlet()
         if self._outlet >= 0:
             self._readable()
         self._end()
