@@ -15,6 +15,11 @@ class Gateway(Traffic, Metrics, Protocol):
     @property
     def restarts(self) -> int: ...
 
+    @property
+    def settled(self) -> bool:
+        """It runs and obeys the newest table."""
+        ...
+
     async def start(self) -> None:
         """Start it, or adopt the one that an earlier control plane left. Raises GatewayMissing, PortTaken."""
         ...

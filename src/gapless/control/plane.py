@@ -107,9 +107,8 @@ class ControlPlane:
     @property
     def ready(self) -> bool:
         """Every service has its instances ready and the gateway obeys the newest records."""
-        return self._router.applied >= self.records.revision and all(
-            self._is_ready(name) for name in self.system.services
-        )
+        obeyed = self.gateway.settled and self._router.applied >= self.records.revision
+        return obeyed and all(self._is_ready(name) for name in self.system.services)
 
     def _is_ready(self, name: str) -> bool:
         pool = self.records.pool(name)

@@ -85,6 +85,10 @@ class FakeTraffic:
         """The one in force; empty before the first."""
         return self.applied[-1] if self.applied else RouteTable(version=0, services=())
 
+    @property
+    def settled(self) -> bool:
+        return bool(self.pid)
+
     async def start(self) -> None:
         self.pid = 1
 

@@ -76,6 +76,11 @@ class EnvoyGateway:
         return self._process.restarts if self._process else 0
 
     @property
+    def settled(self) -> bool:
+        """Envoy runs and obeys the newest table; one that has just been restarted does not yet."""
+        return self._server is not None and self._server.settled
+
+    @property
     def adopted(self) -> bool:
         """Whether `start` found an Envoy that an earlier control plane had left running."""
         return self._process is not None and self._process.adopted

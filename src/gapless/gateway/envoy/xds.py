@@ -61,6 +61,11 @@ class XdsServer:
         """Envoys that are connected now."""
         return len(self._links)
 
+    @property
+    def settled(self) -> bool:
+        """An Envoy is connected, and all that are have acknowledged the present truth."""
+        return self._truth is not None and self._settled(self._truth)
+
     async def start(self) -> None:
         """Listen. Raises GatewayMissing when grpcio is not installed, GaplessError when the socket cannot be made."""
         try:
