@@ -16,7 +16,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     import shutil
     import tempfile
 
-    directory = Path(tempfile.mkdtemp(prefix="g-"))
+    directory = Path(tempfile.mkdtemp(prefix="e2e-"))
     system = System(directory, start="6s")
     system.up()
     yield system

@@ -22,7 +22,7 @@ SEED = 20261121
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    directory = Path(tempfile.mkdtemp(prefix="g-"))
+    directory = Path(tempfile.mkdtemp(prefix="e2e-"))
     system = System(directory)
     system.up()
     yield system

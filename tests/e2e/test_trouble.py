@@ -20,7 +20,7 @@ from tests.e2e.kit import System, until
 @pytest.fixture
 def fresh() -> Iterator[System]:
     """Not started yet."""
-    directory = Path(tempfile.mkdtemp(prefix="g-"))
+    directory = Path(tempfile.mkdtemp(prefix="e2e-"))
     system = System(directory)
     yield system
     system.down()
