@@ -1,5 +1,5 @@
 # Every command sets itself up: `make test` and `make demo` work in a fresh clone.
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -12,10 +12,10 @@ setup: ## make .venv with pinned packages (instant when nothing has changed)
 	@scripts/setup.sh
 
 demo: setup ## run the shop, deploy good and bad releases, kill things, count lost requests (ARGS=--help)
-	$(PYTHON) examples/shop/demo.py $(ARGS)
+	$(VENV_PYTHON) examples/shop/demo.py $(ARGS)
 
 test: check ## check, then every test, with coverage
-	$(PYTHON) -m pytest tests/unit tests/integration tests/e2e --cov=gapless --cov-report=term
+	$(VENV_PYTHON) -m pytest tests/unit tests/integration tests/e2e --cov=gapless --cov-report=term
 
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check .
@@ -24,16 +24,16 @@ check: setup ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 unit: setup ## unit tests: no sleep, no process
-	$(PYTHON) -m pytest tests/unit $(ARGS)
+	$(VENV_PYTHON) -m pytest tests/unit $(ARGS)
 
 integration: setup ## tests with real processes and sockets
-	$(PYTHON) -m pytest tests/integration $(ARGS)
+	$(VENV_PYTHON) -m pytest tests/integration $(ARGS)
 
 e2e: setup ## tests of the whole system behind a real Envoy
-	$(PYTHON) -m pytest tests/e2e $(ARGS)
+	$(VENV_PYTHON) -m pytest tests/e2e $(ARGS)
 
 bench: setup ## start-up times against their limits
-	$(PYTHON) benchmarks/startup.py
+	$(VENV_PYTHON) benchmarks/startup.py
 
 lock: setup ## pin dependencies anew (make lock UPGRADE=--upgrade for newer versions)
 	scripts/lock.sh $(UPGRADE)
