@@ -36,7 +36,7 @@ from gapless.server.handover import (
 from gapless.server.handover import Serving as ServingMessage
 from gapless.server.orphan import Watch
 from gapless.server.protocol import Connection, Connections, make_config
-from gapless.server.settings import Task
+from gapless.server.settings import ALIVE_S, BEFORE_LIMIT_S, Task
 from gapless.service.kit import Service
 
 _log = logging.getLogger("gapless.server")
@@ -86,15 +86,22 @@ class Serving:
         self._connections = Connections(self._task.keep_alive_s)
         self._config = make_config(self._service.app, self._task.keep_alive_s, self._task.access_log)
         starting = asyncio.ensure_future(self._start())
+        spared = self._world.after(self._before_dump_s(), faulthandler.cancel_dump_traceback_later)
         ordered = asyncio.ensure_future(self._orders.get())
         await asyncio.wait({starting, ordered}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             return await self._abandon(starting)  # any order that comes before PREPARED is one to leave
         starting.result()
+        spared()
         faulthandler.cancel_dump_traceback_later()
         self._channel.send(Prepared(self._world.now() - self._began))
         self._beat()
         return await self._obey(await ordered)
+
+    def _before_dump_s(self) -> float:
+        """Until just before the stacks would be shown. A loop that is alive then only waits, and says itself what for;
+        one that is blocked cannot cancel, and its stack is the reason."""
+        return max(self._task.start_s - BEFORE_LIMIT_S - ALIVE_S - (self._world.now() - self._began), 0.0)
 
     async def _abandon(self, starting: asyncio.Future[None]) -> int:
         starting.cancel()

@@ -12,6 +12,11 @@ closes first and never sends a request into a closing connection."""
 DRAIN_S = 30.0
 START_S = 30.0
 
+BEFORE_LIMIT_S = 0.3
+"""How long before the start limit a start-up that hangs shows where it hangs."""
+ALIVE_S = 0.1
+"""How long before that a loop that is alive calls it off."""
+
 
 class Settings(NamedTuple):
     """The whole server's. `binds` as typed; `admin` is a path, empty for the default below the working directory."""

@@ -20,12 +20,10 @@ from gapless.core.errors import AppError, GaplessError
 from gapless.core.world import RealWorld
 from gapless.server import orphan
 from gapless.server.handover import Ack, Channel, Failed, Fds, HandoverBroken, Hello, check_listener
-from gapless.server.settings import Task, task_from
+from gapless.server.settings import BEFORE_LIMIT_S, Task, task_from
 
 HANDSHAKE_S = 10.0
 """The master answers at once, unless the machine is very busy."""
-BEFORE_LIMIT_S = 0.3
-"""How long before the start limit a start-up that hangs shows where it hangs."""
 
 
 def main(argv: list[str]) -> int:
