@@ -86,6 +86,23 @@ async def test_a_crashed_instance_is_replaced_and_its_words_are_kept() -> None:
     await rig.down()
 
 
+async def test_a_list_that_is_old_when_it_arrives_ends_nobody() -> None:
+    rig = Rig()
+    listed = rig.fleet.list
+
+    async def slow():  # type: ignore[no-untyped-def]
+        found = await listed()
+        await rig.world.sleep(0.7)
+        return found
+
+    rig.fleet.list = slow  # type: ignore[method-assign]
+    await rig.up()
+    await rig.pass_time(10.0)
+    assert [i.phase for i in rig.plane.records.instances("web")] == [Phase.READY, Phase.READY]
+    rig.fleet.list = listed  # type: ignore[method-assign]
+    await rig.down()
+
+
 async def test_a_refused_table_is_told_and_offered_again() -> None:
     rig = Rig()
     plane = await rig.up()

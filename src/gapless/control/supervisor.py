@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from gapless.control.loop import Jobs
@@ -42,13 +42,14 @@ class Supervisor:
 
     async def step(self) -> None:
         """Raises nothing of its own; see Loop."""
+        begun = {i.id for i in self._records.instances() if i.pid}  # before the list, which is old when it arrives
         running = {r.id: r for r in await self._fleet.list()}
         known = {i.id for i in self._records.instances()}
         for stray in running.keys() - known:
             self._remove_stray(stray)
         for service in self._records.services():
             for instance in self._records.instances(service.name):
-                await self._meet(service, instance, running)
+                await self._meet(service, instance, running, begun)
             await self._act(service)
 
     def _remove_stray(self, name: str) -> None:
@@ -61,7 +62,9 @@ class Supervisor:
 
         self.jobs.start(f"remove {name}", remove)
 
-    async def _meet(self, service: Service, instance: Instance, running: Mapping[str, Running]) -> None:
+    async def _meet(
+        self, service: Service, instance: Instance, running: Mapping[str, Running], begun: Collection[str]
+    ) -> None:
         """Bring one record in line with what truly runs."""
         if instance.phase is Phase.STOPPED or f"stop {instance.id}" in self.jobs:
             return
@@ -69,9 +72,9 @@ class Supervisor:
         if found and found.alive:
             pid = found.pid
             await self._records.amend(instance, lambda now: replace(now, pid=pid))
-        elif found or instance.pid:
+        elif found or instance.id in begun:
             await self._ended(instance, found.detail if found else "it ended while no control plane was there to see")
-        elif instance.phase is Phase.STARTING:
+        elif instance.phase is Phase.STARTING and not instance.pid:
             self.jobs.start(f"start {instance.id}", lambda: self._launch(service, instance))
 
     async def _ended(self, instance: Instance, how: str) -> None:
