@@ -184,13 +184,18 @@ async def test_capacity_set_by_scale_survives_a_restart_until_the_file_changes_i
 
 async def test_a_service_that_left_the_file_is_drained_and_forgotten() -> None:
     rig = Rig(WEB, Service(name="old", app="old:app", source="old", instances=1))
-    await rig.up()
+    plane = await rig.up()
     await rig.settle()
+    await plane.commands.deploy("old", None, "new", {"A": "1"}, ME)
+    await rig.pass_time(1.0)
     await rig.kill()
     del rig.services["old"]
     await rig.up()
     await rig.pass_time(3.0)
     assert rig.live("old") == []
+    cut_short = rig.plane.records.rollout("old")
+    assert cut_short
+    assert cut_short.state.ended
     await rig.kill()
     await rig.up()
     assert [s.name for s in rig.plane.records.services()] == ["web"]

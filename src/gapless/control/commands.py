@@ -73,7 +73,8 @@ class Commands:
         pool, split = self._records.pool(service.name), self._records.split(service.name)
         if pool and pool.sizes:
             change = self._change(author, f"{service.name} leaves: it is no longer in gapless.yaml", service.name)
-            await self._commit(change, replace(pool, sizes={}), delete=[split] if split else [])
+            ended = self._cut_short(service.name, change.what)
+            await self._commit(change, replace(pool, sizes={}), *ended, delete=[split] if split else [])
         elif not [i for i in self._records.instances(service.name) if i.phase is not Phase.STOPPED]:
             await self._records.write(delete=[service, *self._records.instances(service.name)])
 
@@ -185,6 +186,22 @@ class Commands:
     def _active(self, name: str) -> Rollout | None:
         newest = self._records.rollout(name)
         return newest if newest and not newest.state.ended else None
+
+    def _cut_short(self, name: str, reason: str) -> list[Rollout]:
+        """The rollout under way, ended where it stands: its service is no more."""
+        active, now_at = self._active(name), self._world.time()
+        if active is None:
+            return []
+        return [
+            replace(
+                active,
+                state=RolloutState.ROLLED_BACK,
+                winner=active.before,
+                reason=reason,
+                decided_at=now_at,
+                ended_at=now_at,
+            )
+        ]
 
     def _refuse_when_busy(self, name: str) -> None:
         active = self._active(name)
