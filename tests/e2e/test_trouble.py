@@ -110,7 +110,7 @@ def test_full_disk(fresh: System) -> None:
     """The disk fills up while all runs: requests are answered, changes refused, and once there is room it goes on."""
     fresh.state.mkdir()
     if os.system(f"mount -t tmpfs -o size=24m tmpfs {fresh.state}") != 0:
-        pytest.fail("this test needs to mount a tmpfs (run it as root)")
+        pytest.skip("a full disk needs a small one: mounting a tmpfs is not permitted here, run this test as root")
     try:
         fresh.up()
         filler = fresh.state / "filler"
