@@ -98,7 +98,7 @@ def refused(server: Server, app: str) -> dict[str, object]:
     assert status == 422, told
     assert server.workers() == before
     assert server.get("/")[2].startswith(b"1 ")
-    assert sorted(session(server.pid)) == sorted(before)
+    until(lambda: sorted(session(server.pid)) == sorted(before), "the refused generation has been reaped")
     return told
 
 

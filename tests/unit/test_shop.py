@@ -48,6 +48,9 @@ class Memory:
         for statement in statements:
             self.connection.execute(statement)
 
+    def __del__(self) -> None:
+        self.connection.close()
+
     async def write(self, act: Callable[[sqlite3.Connection], T]) -> T:
         await asyncio.sleep(0)  # others get a turn between transactions, never within one
         return act(self.connection)
@@ -170,7 +173,8 @@ def only_order(shop: Shop) -> book.Order:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 400_000)), max_size=20))
 def test_stock_never_goes_below_nothing_and_a_verdict_stays(wishes: list[tuple[int, int]]) -> None:
-    db = Memory(inventory.SCHEMA).connection
+    memory = Memory(inventory.SCHEMA)
+    db = memory.connection
     granted: dict[int, tuple[int, bool]] = {}
     for key, quantity in wishes:
         quantity = granted.get(key, (quantity, False))[0]

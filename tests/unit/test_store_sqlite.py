@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -142,7 +143,7 @@ async def test_nobody_else_may_read_the_files(path: Path) -> None:
 async def test_other_programs_can_look_inside_meanwhile(path: Path) -> None:
     store = await opened(path)
     await store.put("k", b"v")
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as reader:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
         assert reader.execute("SELECT key, value FROM entries").fetchall() == [("k", b"v")]
     reader.close()
     await store.put("k", b"w")
@@ -155,7 +156,7 @@ async def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
     for number in range(200):
         await store.put(f"k{number}", b"x" * 500)
     await store.close()
-    with sqlite3.connect(path) as reader:
+    with contextlib.closing(sqlite3.connect(path)) as reader:
         (page,) = reader.execute("SELECT rootpage FROM sqlite_master WHERE name = 'history'").fetchone()
     reader.close()
     content = bytearray(path.read_bytes())
@@ -176,7 +177,7 @@ async def test_a_damaged_file_is_named(path: Path, damage: str) -> None:
 
 async def test_a_newer_file_is_left_alone(path: Path) -> None:
     await (await opened(path)).close()
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     error = await refused(path, StoreBroken)
@@ -185,7 +186,7 @@ async def test_a_newer_file_is_left_alone(path: Path) -> None:
 
 
 async def test_a_database_of_somebody_else_is_left_alone(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     before = path.read_bytes()
@@ -291,7 +292,7 @@ async def test_the_past_is_bounded_altogether(path: Path, monkeypatch: pytest.Mo
     store = await opened(path, retention=Retention(revisions=50, per_key=5, rows=80))
     for number in range(300):
         await store.transact(*(Put(key=f"{number}/{side}", value=b"") for side in range(4)))
-    with sqlite3.connect(path) as reader:
+    with contextlib.closing(sqlite3.connect(path)) as reader:
         (rows,) = reader.execute("SELECT count(*) FROM history").fetchone()
     reader.close()
     assert 80 <= rows <= 80 + 4 * 5

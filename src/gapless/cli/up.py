@@ -85,14 +85,14 @@ async def _run(plane: ControlPlane, show: _Show, stop: _Stop) -> None:
 
 
 class _Stop:
-    """The wish to end: the first one drains, the second one does not wait."""
+    """The wish to end: the first one drains, the second one does not wait. A terminal that goes away wishes it, too."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self._times = 0
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def ask(self) -> None:

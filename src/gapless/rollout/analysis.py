@@ -168,7 +168,7 @@ def _fine(standing: Standing, numbers: Mapping[str, float]) -> str:
     compared = "no comparison at 100 %" if standing.alone else f"E {max(numbers['e_errors'], numbers['e_slow']):.3g}"
     return (
         f"no sign of harm after {numbers['step_requests']:.0f} requests in {standing.held_s:.0f} s "
-        f"at {standing.weight / BUCKETS:.4g} of the users ({compared}): {_rates(numbers)}"
+        f"with {standing.weight * 100 / BUCKETS:g} % of the users ({compared}): {_rates(numbers)}"
     )
 
 

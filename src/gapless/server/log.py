@@ -21,7 +21,7 @@ class JsonLines(logging.Formatter):
         line |= {name: os.environ[variable] for name, variable in MARKS if os.environ.get(variable)}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, separators=(",", ":"), ensure_ascii=False)
 
 
 def log_to_stderr() -> None:
