@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gapless.control.commands import RELEASES_KEPT
 from gapless.core.errors import Busy, InvalidTransition, ReleaseError, UnknownName
 from gapless.core.events import ChangeRecorded, GatewayRefused
-from gapless.core.model import Phase, Service
+from gapless.core.model import Phase, Service, Window
 from gapless.testing.fleet import Script
 from tests.unit.control_kit import ME, POLICY, WEB, Rig, wanting
 
@@ -136,6 +136,27 @@ async def test_a_good_release_is_promoted_and_a_bad_one_is_not() -> None:
         e.change for e in reversed(rig.events) if isinstance(e, ChangeRecorded) and "back to" in e.change.what
     )
     assert decision.numbers["canary_errors"] > 0
+    await rig.down()
+
+
+@pytest.mark.parametrize(("bad", "end"), [(False, "promoted"), (True, "rolled back")])
+async def test_a_service_without_routes_is_judged_by_its_instances_count(bad: bool, end: str) -> None:
+    rig = Rig(replace(WEB, routes=()))
+    plane = await rig.up()
+    await rig.settle()
+    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    for second in range(60):
+        rollout = plane.records.rollout("web")
+        if rollout and rollout.state.ended:
+            break
+        for instance in rig.live():
+            errors = 5 * second if bad and instance.release == "new" else 0
+            rig.fleet.answered[instance.id] = Window(requests=20 * second, errors=errors)
+        await rig.pass_time(1.0)
+    assert await rig.end_rollout() == end
+    ended = plane.records.rollout("web")
+    assert ended
+    assert ended.evidence.stable_requests > 0
     await rig.down()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from gapless.config import System
 from gapless.control.commands import Author, Commands
+from gapless.control.figures import Figures
 from gapless.control.gateway import Gateway
 from gapless.control.loop import Loop
 from gapless.control.prober import Probe, Prober, probe_http
@@ -32,6 +33,7 @@ SUPERVISE_EVERY_S = 0.25
 PROBE_EVERY_S = 0.05
 ROUTE_EVERY_S = 0.1
 JUDGE_EVERY_S = 0.5
+MEASURE_EVERY_S = 1.0
 READY_LOOK_S = 0.05
 TIDY_EVERY_S = 600.0
 CONTROL_PLANE = Author(who="gapless", why="control plane")
@@ -64,12 +66,14 @@ class ControlPlane:
         self._router = Router(self.records, gateway, self.feed, world, self.events)
         self._supervisor = Supervisor(self.records, fleet, world, self.events, self._router.unrouted)
         self._prober = Prober(self.records, world, self.events, probe)
-        self._roller = Roller(self.records, gateway, self._router, world, self.events)
+        self._figures = Figures(self.records, gateway, fleet, world)
+        self._roller = Roller(self.records, self._figures, self._router, world, self.events)
         self._supervision = Loop("supervisor", self._supervisor.step, SUPERVISE_EVERY_S, world)
         self._loops = (
             Loop("router", self._router.step, ROUTE_EVERY_S, world),
             self._supervision,
             Loop("prober", self._prober.step, PROBE_EVERY_S, world),
+            Loop("figures", self._figures.step, MEASURE_EVERY_S, world, woken=False),
             Loop("roller", self._roller.step, JUDGE_EVERY_S, world),
             Loop("tidying", self.commands.tidy, TIDY_EVERY_S, world, woken=False),
         )

@@ -150,6 +150,10 @@ class Fleet(Protocol):
         """Hot restart in place; returns what happened, for people. Raises ReloadRefused, Busy."""
         ...
 
+    async def measure(self, instance: Instance) -> Window | None:
+        """What it has answered since it began, by its own count; None when it does not tell."""
+        ...
+
     async def list(self) -> Sequence[Running]:
         """Everything that runs or has ended since it was last forgotten, also what an earlier control plane started."""
         ...

@@ -15,14 +15,22 @@ class Answer:
     text: str
 
 
+async def get(socket: Path, target: str, limit_s: float) -> Answer:
+    """As `post`."""
+    return await _ask(socket, f"GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n", limit_s)
+
+
 async def post(socket: Path, target: str, limit_s: float) -> Answer:
     """Raises OSError when nobody listens, TimeoutError, and ConnectionError when the answer is cut or is no HTTP."""
+    head = f"POST {target} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    return await _ask(socket, head, limit_s)
+
+
+async def _ask(socket: Path, head: str, limit_s: float) -> Answer:
     async with asyncio.timeout(limit_s):
         reader, writer = await asyncio.open_unix_connection(str(socket), limit=HEAD_LIMIT)
         try:
-            writer.write(
-                f"POST {target} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
-            )
+            writer.write(head.encode())
             await writer.drain()
             return await _read(reader)
         finally:

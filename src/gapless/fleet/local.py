@@ -18,10 +18,11 @@ from pathlib import Path
 
 from gapless.core.errors import ConfigError, InstanceFailed, InvalidTransition, ReloadRefused
 from gapless.core.events import Event
-from gapless.core.model import Instance, Release, Service
+from gapless.core.model import Instance, Release, Service, Window
 from gapless.core.ports import Process, Running, World
 from gapless.fleet import launch, process
-from gapless.fleet.admin import Answer, post
+from gapless.fleet.admin import Answer, get, post
+from gapless.fleet.figures import figures
 from gapless.fleet.follow import Line
 from gapless.fleet.logs import Logs
 from gapless.fleet.ports import Ports
@@ -38,6 +39,7 @@ DEATH_LOOK_S = 0.02
 RELOAD_LIMIT_S = 600.0
 """The instance keeps its own limits for each stage of a reload; this one is for an instance that hangs."""
 TEND_LOGS_EVERY_S = 5.0
+MEASURE_LIMIT_S = 2.0
 
 _log = logging.getLogger("gapless.fleet")
 
@@ -145,6 +147,15 @@ class LocalFleet:
                 f"Deploy a release: `gapless deploy {instance.service}`.",
             )
         return read_answer(instance.id, await self._post_reload(instance.id))
+
+    async def measure(self, instance: Instance) -> Window | None:
+        """See `core.ports.Fleet`: from the admin socket, which `command` services do not have."""
+        try:
+            answer = await get(launch.admin_socket(self._state, instance.id), "/metrics", MEASURE_LIMIT_S)
+            return figures(answer.text) if answer.status == 200 else None
+        except (OSError, TimeoutError, ValueError) as error:
+            _log.debug("instance %s does not tell what it has answered: %s", instance.id, error)
+            return None
 
     async def close(self) -> None:
         """Watch no longer. The instances go on, for the next control plane to adopt."""

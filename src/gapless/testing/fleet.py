@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from gapless.core.errors import Busy, InstanceFailed, InvalidTransition, ReleaseError, ReloadRefused
-from gapless.core.model import Instance, Release, Service
+from gapless.core.model import Instance, Release, Service, Window
 from gapless.core.ports import Running
 from gapless.testing.fleet_suite import FLEET_CHECKS, FleetRig, check_fleet, run_check
 
@@ -46,6 +46,8 @@ class FakeFleet:
         self.reloading: set[str] = set()
         """Instances that answer a reload with Busy."""
         self.snapshots: set[str] = set()
+        self.answered: dict[str, Window] = {}
+        """What `measure` tells, by instance."""
         self._instances: dict[str, Instance] = {}
         self._running: dict[str, Running] = {}
         self._logs: dict[str, list[str]] = {}
@@ -109,6 +111,9 @@ class FakeFleet:
         if refused := self.script(instance).refuse_reload:
             raise ReloadRefused(refused)
         return "reloaded"
+
+    async def measure(self, instance: Instance) -> Window | None:
+        return self.answered.get(instance.id)
 
     async def list(self) -> Sequence[Running]:
         return tuple(self._running.values())

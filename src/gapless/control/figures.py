@@ -1,0 +1,84 @@
+"""What releases answered: as the gateway saw it, or, for services that the gateway does not lead to, by the instances'
+own count.
+
+The counts of the instances are read every second while a rollout needs them. An instance's first reading is where its
+counting begins; what it answered before is nobody's evidence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from itertools import zip_longest
+
+from gapless.control.records import Records
+from gapless.core.model import Instance, Phase, Window
+from gapless.core.ports import Fleet, Metrics, World
+
+KEPT = 900
+"""Readings that windows can look back on."""
+
+
+class Figures:
+    """Implements `core.ports.Metrics`; `step` is one reading."""
+
+    def __init__(self, records: Records, gateway: Metrics, fleet: Fleet, world: World) -> None:
+        self._records = records
+        self._gateway = gateway
+        self._fleet = fleet
+        self._world = world
+        self._last: dict[str, Window] = {}
+        self._readings: deque[tuple[float, dict[tuple[str, str], Window]]] = deque(maxlen=KEPT)
+
+    async def window(self, service: str, release: str, since_at: float, until_at: float) -> Window:
+        """See `core.ports.Metrics`."""
+        known = self._records.service(service)
+        if known is None or known.routes:
+            return await self._gateway.window(service, release, since_at, until_at)
+        total = Window()
+        for at, answered in self._readings:
+            if since_at <= at < until_at:
+                total = plus(total, answered.get((service, release), Window()))
+        return total
+
+    async def step(self) -> None:
+        """Read the instances of every unrouted service that is in a rollout."""
+        watched = [i for name in self._unrouted() for i in self._records.instances(name) if i.phase in _ANSWERING]
+        counts = await asyncio.gather(*(self._fleet.measure(instance) for instance in watched))
+        answered: dict[tuple[str, str], Window] = {}
+        for instance, count in zip(watched, counts, strict=True):
+            if count is not None:
+                key = instance.service, instance.release
+                answered[key] = plus(answered.get(key, Window()), self._since_last(instance, count))
+        self._last = {i.id: self._last[i.id] for i in watched if i.id in self._last}
+        if answered:
+            self._readings.append((self._world.time(), answered))
+
+    def _unrouted(self) -> list[str]:
+        rollouts = ((s, self._records.rollout(s.name)) for s in self._records.services() if not s.routes)
+        return [service.name for service, rollout in rollouts if rollout and not rollout.state.ended]
+
+    def _since_last(self, instance: Instance, count: Window) -> Window:
+        before = self._last.get(instance.id, count)
+        self._last[instance.id] = count
+        return minus(count, before)
+
+
+_ANSWERING = (Phase.READY, Phase.UNREADY, Phase.DRAINING)
+
+
+def plus(one: Window, other: Window) -> Window:
+    """Both together."""
+    latency = tuple(a + b for a, b in zip_longest(one.latency, other.latency, fillvalue=0))
+    return replace(one, requests=one.requests + other.requests, errors=one.errors + other.errors, latency=latency)
+
+
+def minus(after: Window, before: Window) -> Window:
+    """What came between two counts; never below nothing, should a counter have been lost."""
+    latency = tuple(max(a - b, 0) for a, b in zip_longest(after.latency, before.latency, fillvalue=0))
+    return Window(
+        requests=max(after.requests - before.requests, 0),
+        errors=max(after.errors - before.errors, 0),
+        latency=latency,
+    )
