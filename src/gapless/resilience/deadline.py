@@ -11,8 +11,13 @@ import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from gapless.core.ports import World
+from gapless.resilience.errors import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from gapless.resilience.policy import Binding
 
 HEADER = b"x-gapless-deadline-ms"
 LONGEST_DIGITS = 12
@@ -38,6 +43,22 @@ def begin(now: float, value: bytes | None, own_s: float) -> float:
 def remaining(now: float) -> float:
     """Seconds until the present request's deadline; below zero when it is over."""
     return current.get() - now
+
+
+def cut(now: float) -> bool:
+    """Is a cancellation that is seen now the deadline's doing, rather than a client's own?"""
+    return now >= current.get()
+
+
+def check(binding: Binding, policy: str) -> None:
+    """Nothing starts at or after the deadline: raises DeadlineExceeded on behalf of `policy`."""
+    if binding.now() >= current.get():
+        raise DeadlineExceeded(
+            f"{binding.guard}: the deadline passed before {policy} let the call begin",
+            policy=policy,
+            guard=binding.guard,
+            started=False,
+        )
 
 
 def render(remaining_s: float) -> bytes:
