@@ -15,18 +15,18 @@ class Ratio:
 
     share: float = 0.2
     floor_per_s: float = 1.0
-    """Always granted, so that a quiet service may repeat its rare calls."""
+    """At least so many, where the share is less: a quiet service may repeat its rare calls."""
     burst: float = 10.0
     """The most that a budget saves up."""
 
 
 def ratio(share: float = 0.2, *, floor_per_s: float = 1.0, burst: float = 10.0) -> Ratio:
-    """At most `share` repetitions per call, `floor_per_s` always, at most `burst` at once."""
+    """At most `share` repetitions per call (or `floor_per_s`, where that is more), and `burst` at once."""
     return Ratio(share, floor_per_s, burst)
 
 
 class Budget:
-    """Tokens: each call adds the share, time adds the floor, each repetition takes one.
+    """Tokens: calls add their share, or time the floor where that is more; each repetition takes one.
 
     A deposit is one addition: what it is worth is worked out at the next withdrawal. As only withdrawals make tokens
     fewer, capping the sum then is the same as capping it at each deposit.
@@ -60,6 +60,6 @@ class Budget:
 
     def _refill(self) -> None:
         now, calls, ratio = self._now(), self.calls, self.ratio
-        earned = (calls - self._counted) * ratio.share + max(now - self._at, 0.0) * ratio.floor_per_s
+        earned = max((calls - self._counted) * ratio.share, (now - self._at) * ratio.floor_per_s)
         self.tokens = min(self.tokens + earned, ratio.burst)
         self._counted, self._at = calls, now
