@@ -83,7 +83,7 @@ async def test_a_burst_and_a_refill(rig: Rig) -> None:
 
 async def test_a_breaker_opens_when_every_instance_fails_too_often(rig: Rig) -> None:
     one, two = await rig.upstream("one"), await rig.upstream("two")
-    breaker = BreakerRule(rate=0.5, window_s=0.5, calls=5, open_s=30.0)
+    breaker = BreakerRule(rate=0.5, window_s=0.5, minimum=5, open_for_s=30.0)
     found = replace(service([one.endpoint("1"), two.endpoint("1")]), protect=Protect(breaker=breaker))
     await rig.traffic.apply(table(found))
     assert await statuses(rig, "/orders", 10) == {200: 10}
@@ -120,7 +120,7 @@ async def test_another_breaker_is_another_cluster_and_loses_no_request_under_way
 
 async def test_figures_are_the_release_s_whatever_its_breaker_and_leave_out_what_a_rate_refused(rig: Rig) -> None:
     one = (await rig.upstream("one")).endpoint("1")
-    protect = Protect(breaker=BreakerRule(rate=0.9, calls=1000), rate=RateRule(limit=7, per_s=60.0))
+    protect = Protect(breaker=BreakerRule(rate=0.9, minimum=1000), rate=RateRule(limit=7, per_s=60.0))
     since = rig.traffic._world.time()
     await rig.traffic.apply(table(replace(service([one], name="figures"), protect=protect)))
     assert await statuses(rig, "/figures", 10) == {200: 7, 429: 3}

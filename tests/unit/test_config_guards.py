@@ -42,13 +42,13 @@ def test_long_forms(tmp_path: Path) -> None:
     found = protect(
         tmp_path,
         "{rate: {limit: 600/min, burst: 20, by: user}, limit: {max: 9, adaptive: true, queue: 4, wait: 50ms},"
-        " breaker: {rate: 10%, slow: 1s, window: 100, calls: 30, open: 2s, probes: 1, max_requests: 7}}",
+        " breaker: {rate: 10%, slow: 1s, window: 100, minimum: 30, open_for: 2s, probes: 1, max_requests: 7}}",
     )
     assert found.protect == Protect(
         rate=RateRule(limit=600, per_s=60.0, burst=20, by="user"),
         limit=LimitRule(max=9, adaptive=True, queue=4, wait_s=0.05),
         breaker=BreakerRule(
-            rate=0.1, slow_s=1.0, window_calls=100, window_s=0.0, calls=30, open_s=2.0, probes=1, max_requests=7
+            rate=0.1, slow_s=1.0, window_calls=100, window_s=0.0, minimum=30, open_for_s=2.0, probes=1, max_requests=7
         ),
     )
     assert codec.decode(codec.encode(found), Service) == found
@@ -65,7 +65,7 @@ def test_long_forms(tmp_path: Path) -> None:
         ("{breaker: 50}", "write it with the sign"),
         ("{breaker: 0%}", "breaker.rate: 0% must be above 0"),
         ("{breaker: {window: 0}}", "a window is a number of calls"),
-        ("{breaker: {window: 10, calls: 20}}", "never holds the 20"),
+        ("{breaker: {window: 10, minimum: 20}}", "never holds the 20"),
         ("{deadline: 0}", "deadline: 0 must be above 0"),
         ("{brake: 50%}", 'unknown key; did you mean "breaker"?'),
     ],

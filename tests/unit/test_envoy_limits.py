@@ -28,8 +28,8 @@ breakers = st.builds(
     BreakerRule,
     rate=st.floats(0.001, 1),
     window_s=st.sampled_from([0.0, 0.5, 10.0]),
-    calls=st.integers(1, 1000),
-    open_s=st.sampled_from([0.5, 5.0]),
+    minimum=st.integers(1, 1000),
+    open_for_s=st.sampled_from([0.5, 5.0]),
     max_requests=st.integers(0, 10),
 )
 protects = st.builds(Protect, rate=st.none() | rates, breaker=st.none() | breakers)

@@ -98,9 +98,9 @@ class BreakerSettings(Settings):
         _WINDOW_SCHEMA,
         Field(description="The calls that are counted.", examples=[100, "10s"], json_schema_extra={"default": "10s"}),
     ] = (_BREAKER.window_calls, _BREAKER.window_s)
-    calls: Annotated[int, Field(ge=1, description="No verdict on fewer.")] = _BREAKER.calls
-    open: Annotated[PositiveDuration, Field(description="Time before it is tried again.", examples=["5s"])] = (
-        _BREAKER.open_s
+    minimum: Annotated[int, Field(ge=1, description="No verdict on fewer calls.")] = _BREAKER.minimum
+    open_for: Annotated[PositiveDuration, Field(description="Time before it is tried again.", examples=["5s"])] = (
+        _BREAKER.open_for_s
     )
     probes: Annotated[int, Field(ge=1, description="Calls that try whether it can close.")] = _BREAKER.probes
     max_requests: Annotated[
@@ -114,16 +114,16 @@ class BreakerSettings(Settings):
             slow_s=self.slow or 0.0,
             window_calls=self.window[0],
             window_s=self.window[1],
-            calls=self.calls,
-            open_s=self.open,
+            minimum=self.minimum,
+            open_for_s=self.open_for,
             probes=self.probes,
             max_requests=self.max_requests,
         )
 
     @model_validator(mode="after")
     def _reachable(self) -> BreakerSettings:
-        if 0 < self.window[0] < self.calls:
-            raise ValueError(f"a window of {self.window[0]} calls never holds the {self.calls} that `calls` asks for")
+        if 0 < self.window[0] < self.minimum:
+            raise ValueError(f"a window of {self.window[0]} calls never holds the {self.minimum} that `minimum` asks for")
         return self
 
 

@@ -55,11 +55,11 @@ class BreakerRule:
     """What takes longer counts as failed; 0: nothing does."""
     window_calls: int = 0
     window_s: float = 10.0
-    calls: int = 20
+    minimum: int = 20
     """No verdict on fewer."""
-    open_s: float = 5.0
+    open_for_s: float = 5.0
     probes: int = 3
-    """Calls let through after `open_s`, to see whether it can close."""
+    """Calls let through after `open_for_s`, to see whether it can close."""
     max_requests: int = 0
     """What the gateway lets run, and as many wait, for each release at once; 0: Gapless's own high bound."""
 

@@ -177,10 +177,10 @@ def outlier_detection(breaker: BreakerRule) -> Json:
     share = max(round(breaker.rate * 100), 1)
     return {
         "interval": f"{interval_s:.3f}s",
-        "base_ejection_time": f"{breaker.open_s:.3f}s",
+        "base_ejection_time": f"{breaker.open_for_s:.3f}s",
         "max_ejection_percent": 100,
         "failure_percentage_threshold": share,
-        "failure_percentage_request_volume": breaker.calls,
+        "failure_percentage_request_volume": breaker.minimum,
         "failure_percentage_minimum_hosts": 1,
         "enforcing_failure_percentage": 100,
     }
