@@ -133,9 +133,13 @@ class Pool(Generic[C]):
         if self._keeper is not None:
             await asyncio.wait((self._keeper,))
 
-    # Lending: no await here, so that there is nothing to cancel.
+    # Lending: no await here but the one for the turn, so that there is nothing else to cancel.
 
-    def take(self, place: Place) -> Slot[C] | None:
+    async def lend(self, place: Place | None) -> Slot[C]:
+        """For adapters, whose callers borrow and return in two calls: `give_back` must follow, exactly once."""
+        return self.take(place) or await self.queue(place)
+
+    def take(self, place: Place | None) -> Slot[C] | None:
         """An idle connection, or None: then `queue`."""
         state, now = self._state, self._now()
         if state.closed:
@@ -154,7 +158,7 @@ class Pool(Generic[C]):
             self._discard(slot)
         return None
 
-    async def queue(self, place: Place) -> Slot[C]:
+    async def queue(self, place: Place | None) -> Slot[C]:
         """Wait for a connection; cancelled or out of time, it holds none."""
         loop, state, begun = asyncio.get_running_loop(), self._state, self._now()
         turn: Turn[C] = loop.create_future()
