@@ -103,46 +103,15 @@ class RateLayer(Layer):
         )
 
 
-class LocalLayer(RateLayer):
-    """Token bucket, sliding window or hot keys: admitted or refused at once."""
-
-    def __init__(self, policy: Rate, binding: Binding) -> None:
-        super().__init__(policy, binding)
-        by_quota = {each: buckets_of(policy.plain(), each) for _, each in policy.overrides}
-        own = {key: by_quota[each] for key, each in policy.overrides}
-        self.buckets = PerKey(buckets_of(policy, policy.quota), own)
-
-    def adopt(self, old: Layer) -> None:
-        super().adopt(old)
-        if isinstance(old, LocalLayer) and (old.policy.mode, old.policy.hot) == (self.policy.mode, self.policy.hot):
-            kept = {each: old.buckets.own[key] for key, each in old.policy.overrides}
-            own = {key: kept.get(each, self.buckets.own[key]) for key, each in self.policy.overrides}
-            old.buckets.rest.retune(self.policy.quota)
-            self.buckets = PerKey(old.buckets.rest, own)
-
-    def statistics(self) -> Statistics:
-        rest = self.buckets.rest
-        figures = {**super().statistics(), "keys": len(rest)}
-        return {**figures, "hottest": rest.hottest(HOTTEST)} if isinstance(rest, HotBuckets) else figures
+class InstantLayer(RateLayer):
+    """Admitted or refused at once."""
 
     def acquirer(self) -> Callable[[Hashable, float], float]:
-        if not self.buckets.own:
-            return self.buckets.rest.acquire
-        of = self.buckets.of
-        return lambda key, now: of(key).acquire(key, now)
+        """As `Buckets.acquire`."""
+        raise NotImplementedError
 
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
-        key_of, acquire, now = site.key(self.policy.key), self.acquirer(), self.binding.now
-        counts, refused = self.counts, self.refused
-
-        async def limited(args: Args, kwargs: Kwargs) -> Any:
-            key = key_of(args, kwargs)
-            if wait_s := acquire(key, now()):
-                raise refused(key, wait_s)
-            counts.admitted += 1
-            return await call(args, kwargs)
-
-        return limited
+        return self.around_sync(call, site)  # there is nothing to wait for: a coroutine would only cost
 
     def around_sync(self, call: Call, site: Site) -> Call:
         key_of, acquire, now = site.key(self.policy.key), self.acquirer(), self.binding.now
@@ -169,6 +138,35 @@ class LocalLayer(RateLayer):
             admit(key)
 
         return RateGate(site.key(self.policy.key), admit_async, admit)
+
+
+class LocalLayer(InstantLayer):
+    """Token bucket, sliding window or hot keys."""
+
+    def __init__(self, policy: Rate, binding: Binding) -> None:
+        super().__init__(policy, binding)
+        by_quota = {each: buckets_of(policy.plain(), each) for _, each in policy.overrides}
+        own = {key: by_quota[each] for key, each in policy.overrides}
+        self.buckets = PerKey(buckets_of(policy, policy.quota), own)
+
+    def adopt(self, old: Layer) -> None:
+        super().adopt(old)
+        if isinstance(old, LocalLayer) and (old.policy.mode, old.policy.hot) == (self.policy.mode, self.policy.hot):
+            kept = {each: old.buckets.own[key] for key, each in old.policy.overrides}
+            own = {key: kept.get(each, self.buckets.own[key]) for key, each in self.policy.overrides}
+            old.buckets.rest.retune(self.policy.quota)
+            self.buckets = PerKey(old.buckets.rest, own)
+
+    def statistics(self) -> Statistics:
+        rest = self.buckets.rest
+        figures = {**super().statistics(), "keys": len(rest)}
+        return {**figures, "hottest": rest.hottest(HOTTEST)} if isinstance(rest, HotBuckets) else figures
+
+    def acquirer(self) -> Callable[[Hashable, float], float]:
+        if not self.buckets.own:
+            return self.buckets.rest.acquire
+        of = self.buckets.of
+        return lambda key, now: of(key).acquire(key, now)
 
 
 class QueueLayer(RateLayer):
