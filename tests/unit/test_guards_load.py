@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from gapless.config.complaints import known_keys
 from gapless.core.errors import ConfigError
 from gapless.resilience.breaker import Last, breaker
+from gapless.resilience.budget import ratio
+from gapless.resilience.cache import cache
 from gapless.resilience.deadline_layer import deadline
 from gapless.resilience.errors import RateLimited
 from gapless.resilience.events import GuardEvent
 from gapless.resilience.fallback import fallback
 from gapless.resilience.guards import POLL_S, Guards, GuardsChanged, GuardsRefused, differences, merged
+from gapless.resilience.hedge import hedge
 from gapless.resilience.limit import Codel, adaptive, limit
 from gapless.resilience.order import check_order
 from gapless.resilience.parse import kinds, parse
@@ -267,6 +270,24 @@ def test_the_vocabulary_is_that_of_gapless_yaml() -> None:
 @given(st.text(alphabet="ab: {}[],-\n&*!|>%'\"", max_size=40))
 def test_no_text_breaks_the_parser(text: str) -> None:
     parse(text)
+
+
+def test_retries_hedges_and_caches() -> None:
+    text = """
+pay:
+  deadline: 2s
+  cache: {ttl: 1m, key: "{user}", stale: 5s}
+  retry: {attempts: 3, budget: 20%, idempotent: true}
+  hedge: {after: p95, idempotent: yes, share: 3%}
+"""
+    guards = Guards(FakeWorld())
+    guards.take(text, "g")
+    assert guards.get("pay").policies == (
+        deadline(2.0),
+        cache(ttl=60.0, key="{user}", stale=5.0),
+        retry(attempts=3, budget=ratio(0.2), idempotent=True),
+        hedge(after="p95", idempotent=True, share=0.03),
+    )
 
 
 def test_windows_are_calls_or_times() -> None:

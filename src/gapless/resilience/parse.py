@@ -91,7 +91,8 @@ def kinds() -> Mapping[str, Kind]:
     return {
         "deadline": Kind({"limit": seconds}, _deadline, "limit"),
         "retry": Kind(_RETRY, _retry, "attempts", required=False),
-        "hedge": Kind({"after": _after, "most": whole, "budget": share}, _hedge, "after", required=False),
+        "hedge": Kind(_HEDGE, _hedge, "after", required=False),
+        "cache": Kind(_CACHE, _cache, "ttl"),
         "breaker": Kind(_BREAKER, _breaker, "rate", required=False),
         "rate": Kind(_RATE, _rate, "limit"),
         "limit": Kind(_LIMIT, _limit, "max"),
@@ -147,6 +148,12 @@ _RETRY: Mapping[str, Callable[[str], Any]] = {
     "attempts": whole, "budget": share, "idempotent": flag, "key": str, "each": seconds, "base": seconds,
     "cap": seconds, "longest": seconds,
 }  # fmt: skip
+_HEDGE: Mapping[str, Callable[[str], Any]] = {
+    "after": _after, "max": whole, "share": share, "budget": share, "idempotent": flag, "key": str,
+}  # fmt: skip
+_CACHE: Mapping[str, Callable[[str], Any]] = {
+    "ttl": seconds, "key": str, "stale": seconds, "if_error": seconds, "negative": seconds,
+}  # fmt: skip
 _BREAKER: Mapping[str, Callable[[str], Any]] = {
     "rate": share, "slow": seconds, "slow_rate": share, "window": span, "minimum": whole, "probes": whole,
     "open_for": seconds, "shadow": flag,
@@ -181,7 +188,13 @@ def _hedge(given: Values) -> Policy:
     from gapless.resilience.hedge import hedge
 
     rest = {key: value for key, value in given.items() if key != "budget"}
-    return hedge(**rest, **({"budget": ratio(given["budget"])} if "budget" in given else {}))
+    return hedge(**rest, budget=ratio(given["budget"]) if "budget" in given else None)
+
+
+def _cache(given: Values) -> Policy:
+    from gapless.resilience.cache import cache
+
+    return cache(**given)
 
 
 def _breaker(given: Values) -> Policy:
