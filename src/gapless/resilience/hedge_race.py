@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -64,10 +65,10 @@ class Race:
                 return await self._failed(error)
         else:
             if not self._beaten():  # otherwise it came at the last moment, in spite of its cancellation
-                self._learn()
+                self._learn(self._layer.binding.now() - self._began)
                 await self._end_all()
                 return result
-        self._learn()
+        self._learn(math.inf)
         return await self._won_by(self._winner)
 
     async def _failed(self, error: BaseException) -> Any:
@@ -76,7 +77,7 @@ class Race:
             return await self._other_answer(error)
         if isinstance(error, asyncio.CancelledError):
             if deadline.cut(self._layer.binding.now()):
-                self._learn()
+                self._learn(math.inf)
             await self._end_all()
         for each in self._hedges:  # the process or the coroutine is being closed: there is no time to wait
             each.cancel(BEATEN)
@@ -163,7 +164,7 @@ class Race:
         if cancelled is not None:
             raise cancelled
 
-    def _learn(self) -> None:
-        """A first attempt that was beaten would have taken longer still, and counts as slow all the same."""
+    def _learn(self, took_s: float) -> None:
+        """`took_s` of the first attempt; infinite when it was ended."""
         if self._layer.state.quantile is not None:
-            self._layer.state.quantile.record(self._layer.binding.now() - self._began)
+            self._layer.state.quantile.record(took_s)
