@@ -19,6 +19,9 @@ TICKS_PER_S = 200
 """Coarse enough that busy services share buckets, fine enough beside the 10 ms that a deadline may be late."""
 
 
+LEAST_S = 0.001
+"""Between two looks: a timer that rings a rounding error too early must not ring for ever."""
+
 Entry = tuple[asyncio.Task[Any], float, int]
 """A call under way: its task, its end, and how many cancellations had been asked for before (`Task.cancelling`), so
 that a client's own is told apart. A tuple, because it is made for every call."""
@@ -56,8 +59,8 @@ class Wheel:
         if bucket is None:
             bucket = self._buckets[tick] = {}
             heapq.heappush(self._ticks, tick)
-            if end < self.armed_at:
-                self.arm(end)
+            if tick / TICKS_PER_S < self.armed_at:
+                self.arm(tick / TICKS_PER_S)
         return bucket
 
     def arm(self, end: float) -> None:
@@ -73,7 +76,7 @@ class Wheel:
         for task, _, _ in self._due(now):
             task.cancel()
         if (following := self._next()) < math.inf:
-            self.arm(following)
+            self.arm(max(following, now + LEAST_S))
 
     def _due(self, now: float) -> list[Entry]:
         queue, due = self.queue, []
