@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
+from gapless.core.world import RealWorld
 from gapless.resilience import deadline
 from gapless.resilience.breaker import breaker
 from gapless.resilience.budget import Budget, Ratio
@@ -65,6 +66,8 @@ async def test_a_quick_call_starts_no_hedge_and_leaves_no_timer() -> None:
     world = FakeWorld()
     other = Other(world, 0.5)
     task = await outcome(world, bound_to(world, 1.0).around(other, SITE), 0.5)
+    assert world.pending == 1  # one timer for all calls; it rings once, and finds nobody
+    await world.advance(0.5)
     assert (task.result(), other.began, world.pending) == (0, [0.0], 0)
 
 
@@ -117,7 +120,8 @@ async def test_a_failure_before_the_hedge_is_due_is_told_at_once() -> None:
     other = Other(world, (0.5, OSError("first")))
     task = await outcome(world, bound_to(world, 1.0).around(other, SITE), 0.5)
     assert str(task.exception()) == "first"
-    assert world.pending == 0
+    await world.advance(5)
+    assert other.began == [0.0]
 
 
 async def test_up_to_max_hedges_one_after_the_other() -> None:
@@ -136,6 +140,7 @@ async def test_a_client_that_goes_away_ends_every_attempt(at: float) -> None:
     task.cancel()
     await world.settle()
     assert task.cancelled()
+    await world.advance(1)
     assert len(other.ended) == len(other.began)
     assert world.pending == 0
 
@@ -184,6 +189,41 @@ async def test_nothing_starts_at_or_after_the_deadline() -> None:
 async def _by(end: float, call: Any) -> Any:
     deadline.current.set(end)
     return await call((), {})
+
+
+async def test_one_timer_serves_calls_that_overlap() -> None:
+    world = FakeWorld()
+    layer = bound_to(world, 1.0)
+    other = Other(world, 0.9, 3.0, 0.2, 3.0)
+    call = layer.around(other, SITE)
+    tasks = []
+    for _ in range(3):
+        tasks.append(asyncio.ensure_future(call((), {})))
+        await world.advance(0.25)
+    assert world.pending <= 4
+    await world.advance(5)
+    assert [task.result() for task in tasks] == [0, 1, 2]
+    assert (other.began, world.pending) == ([0.0, 0.25, 0.5, 1.25], 0)
+
+
+def test_each_loop_has_its_own_timer() -> None:
+    world = RealWorld()
+    binding = Binding(guard="g", world=world, now=world.now)
+    asked = 0
+
+    async def attempt(args: Any, kwargs: Any) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(30 if asked % 2 else 0)
+        return asked
+
+    call = hedge(after=0.001).bind(binding).around(attempt, SITE)
+    for answer in (2, 4):
+
+        async def main() -> Any:
+            return await call((), {})
+
+        assert asyncio.run(main()) == answer
 
 
 async def test_the_hedge_inherits_the_callers_context() -> None:
@@ -297,9 +337,9 @@ def test_a_reload_keeps_what_was_learnt() -> None:
     new.adopt(old)
     assert new.state is old.state
     assert new.state.cap.ratio.share == 0.01
-    learnt = old.state.quantile
+    learnt = old.state.delay
     other.adopt(old)
-    assert other.state.quantile is not learnt
+    assert other.state.delay is not learnt
 
 
 @pytest.mark.parametrize("wrong", [{"after": "soon"}, {"after": 0}, {"after": "p0"}, {"max": 0}, {"share": 0.0}])

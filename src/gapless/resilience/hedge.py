@@ -11,17 +11,22 @@ at once: to ask again then is `retry`'s business. (Dean and Barroso, "The Tail a
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from collections.abc import Callable, Hashable
 from contextvars import copy_context
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from gapless.core.errors import ConfigError
 from gapless.resilience import deadline
 from gapless.resilience.budget import Budget, Ratio
-from gapless.resilience.hedge_delay import Quantile
+from gapless.resilience.hedge_delay import Fixed, Quantile
 from gapless.resilience.hedge_race import Race
+from gapless.resilience.hedge_timer import RACE, TASK, Entry, Timer
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Kwargs, Layer, Site, Statistics
 
 KEY_NAME = "idempotency_key"
@@ -86,10 +91,10 @@ def hedge(
 class HedgeState:
     """What is learnt and counted; it outlives a reload."""
 
-    __slots__ = ("cap", "hedged", "quantile", "spared", "won")
+    __slots__ = ("cap", "delay", "hedged", "spared", "won")
 
-    def __init__(self, quantile: Quantile | None, cap: Budget) -> None:
-        self.quantile = quantile
+    def __init__(self, delay: Quantile | Fixed, cap: Budget) -> None:
+        self.delay = delay
         self.cap = cap
         """The policy's own share, apart from the budget that it has in common with retry."""
         self.hedged = self.won = self.spared = 0
@@ -101,29 +106,75 @@ class HedgeLayer(Layer):
     def __init__(self, policy: Hedge, binding: Binding) -> None:
         self.policy, self.binding = policy, binding
         cap = Budget(Ratio(policy.share, 0.0, BURST), binding.world)
-        self.state = HedgeState(Quantile(policy.quantile) if policy.quantile else None, cap)
+        self.state = HedgeState(Quantile(policy.quantile) if policy.quantile else Fixed(policy.after_s), cap)
         self.budget = binding.budget(policy.budget)
 
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
-        cap, budget, quantile, now = self.state.cap, self.budget, self.state.quantile, self.binding.now
-        may, ends, fixed_s, most = self._may(site), deadline.current.get, self.policy.after_s, self.policy.max
-        deposits = "retry" not in self.binding.kinds
+        cap, delay, deposit = self.state.cap, self.state.delay, self.budget
+        if "retry" in self.binding.kinds:  # it deposits
+            deposit = Budget(Ratio(), self.binding.world)
+        may, lost, now, ends = self._may(site), self._lost, self.binding.now, deadline.current.get
+        here, thread, task_of, context = self._timers(call), get_ident, asyncio.current_task, copy_context
+        timer = Timer(self.binding.world)  # of the loop that called last: nearly always the only one
 
         async def hedged(args: Args, kwargs: Kwargs) -> Any:
+            nonlocal timer
             cap.calls += 1
-            if deposits:
-                budget.calls += 1
+            deposit.calls += 1
             began, end = now(), ends()
-            delay_s = fixed_s if quantile is None else quantile.value_s
-            if began + delay_s < end and may(args, kwargs):
-                race = Race(self, call, args, kwargs, end)
-                return await race.run(delay_s, most, copy_context())
-            result = await call(args, kwargs)
-            if quantile is not None:
-                quantile.record(now() - began)
+            due = began + delay.value_s
+            if due >= end or not may(args, kwargs):
+                result = await call(args, kwargs)
+                delay.record(now() - began)
+                return result
+            mine = timer
+            if mine.thread != thread() or (task := task_of(mine.loop)) is None:
+                mine = timer = here()
+                task = mine.task()
+            entry: Entry = [due, task, task.cancelling(), began, end, args, kwargs, context(), None]
+            waiting, token = mine.waiting, id(entry)
+            waiting[token] = entry
+            if due < mine.armed_at:
+                mine.arm(due)
+            try:
+                result = await call(args, kwargs)
+            except BaseException as error:  # noqa: BLE001 - `lost` raises it again, unless a hedge has an answer
+                waiting.pop(token, None)
+                return await lost(entry, error)
+            waiting.pop(token, None)
+            if entry[RACE] is not None:
+                return await entry[RACE].answered(result)
+            delay.record(now() - began)
             return result
 
         return hedged
+
+    async def _lost(self, entry: Entry, error: BaseException) -> Any:
+        """The first attempt has no answer."""
+        race: Race | None = entry[RACE]
+        if race is not None:
+            return await race.failed(error)
+        if isinstance(error, asyncio.CancelledError):
+            self.learn_from_cut()
+        raise error
+
+    def _timers(self, call: AsyncCall) -> Callable[[], Timer]:
+        """The timer of the running loop."""
+        timers: WeakKeyDictionary[asyncio.AbstractEventLoop, Timer] = WeakKeyDictionary()
+
+        def race(entry: Entry) -> Race:
+            found = Race(self, call, *entry[TASK:RACE])
+            found.hedge()
+            return found
+
+        def here() -> Timer:
+            loop = asyncio.get_running_loop()
+            if loop not in timers:
+                timers[loop] = Timer(self.binding.world, race, loop)
+            timers[loop].thread = get_ident()
+            return timers[loop]
+
+        return here
 
     def around_sync(self, call: Call, site: Site) -> Call:
         raise ConfigError(
@@ -136,19 +187,32 @@ class HedgeLayer(Layer):
         if not isinstance(old, HedgeLayer):
             return
         state = old.state
-        if old.policy.quantile != self.policy.quantile:
-            state.quantile = self.state.quantile
+        if (old.policy.quantile, old.policy.after_s) != (self.policy.quantile, self.policy.after_s):
+            state.delay = self.state.delay
         state.cap.ratio = self.state.cap.ratio
         self.state = state
 
     def allowed(self) -> bool:
         """Take from both budgets; False when one of them has nothing left."""
-        if not self.state.cap.withdraw():
+        state = self.state
+        if not state.cap.withdraw():
+            state.spared += 1
             return False
         if not self.budget.withdraw():
-            self.state.cap.refund()
+            state.cap.refund()
+            state.spared += 1
             return False
+        state.hedged += 1
         return True
+
+    def learn(self, took_s: float) -> None:
+        """Of a first attempt; infinite when it was ended before its time."""
+        self.state.delay.record(took_s)
+
+    def learn_from_cut(self) -> None:
+        """A first attempt was cancelled. If that was the deadline's doing, it was too slow."""
+        if deadline.cut(self.binding.now()):
+            self.learn(math.inf)
 
     def statistics(self) -> Statistics:
         state = self.state
@@ -156,7 +220,7 @@ class HedgeLayer(Layer):
             "hedged": state.hedged,
             "won": state.won,
             "spared": state.spared,
-            "after_s": self.policy.after_s if state.quantile is None else state.quantile.value_s,
+            "after_s": state.delay.value_s,
         }
 
     def _may(self, site: Site) -> Callable[[Args, Kwargs], Any]:

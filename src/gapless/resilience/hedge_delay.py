@@ -26,6 +26,18 @@ the stragglers' own latency, which helps nobody. So up to a quarter more than th
 cap on hedges keeps to the share), if that makes it smaller: an eighth too many is worth half the time."""
 
 
+class Fixed:
+    """A delay that somebody knows."""
+
+    __slots__ = ("value_s",)
+
+    def __init__(self, value_s: float) -> None:
+        self.value_s = value_s
+
+    def record(self, took_s: float) -> None:
+        """There is nothing to learn."""
+
+
 class Quantile:
     """`value_s`: what all but a share of 1 - q of the calls stay below; infinite until enough is known."""
 

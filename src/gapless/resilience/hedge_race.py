@@ -24,7 +24,6 @@ class Race:
     taken back, as `asyncio.timeout` does; so a client's own cancellation is told apart."""
 
     __slots__ = (
-        "_after_s",
         "_args",
         "_before",
         "_began",
@@ -40,69 +39,64 @@ class Race:
         "_winner",
     )
 
-    def __init__(self, layer: HedgeLayer, call: AsyncCall, args: Args, kwargs: Kwargs, end: float) -> None:
-        self._layer, self._call, self._args, self._kwargs = layer, call, args, kwargs
-        self._end = end
-        self._task: Attempt | None = None
+    def __init__(
+        self,
+        layer: HedgeLayer,
+        call: AsyncCall,
+        task: Attempt,
+        before: int,
+        began: float,
+        end: float,
+        args: Args,
+        kwargs: Kwargs,
+        context: Context,
+    ) -> None:
+        """`before`: the cancellations of the task that had been asked for when the call began."""
+        self._layer, self._call, self._args, self._kwargs, self._context = layer, call, args, kwargs, context
+        self._before, self._began, self._end = before, began, end
+        self._task: Attempt | None = task
         """The caller's task while the first attempt runs."""
         self._hedges: list[Attempt] = []
         self._winner: Attempt | None = None
+        self._left = layer.policy.max
         self._stop: Callable[[], None] | None = None
 
-    async def run(self, after_s: float, most: int, context: Context) -> Any:
-        binding = self._layer.binding
-        self._task = asyncio.current_task()
-        if self._task is None:  # driven by hand: nobody could be cancelled
-            return await self._call(self._args, self._kwargs)
-        self._before = self._task.cancelling()
-        self._after_s, self._left, self._context = after_s, most, context
-        self._began = binding.now()
-        self._stop = binding.world.after(after_s, self._due)
-        try:
-            result = await self._call(self._args, self._kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised again by _failed, unless a hedge has an answer
-            if not self._beaten():
-                return await self._failed(error)
-        else:
-            if not self._beaten():  # otherwise it came at the last moment, in spite of its cancellation
-                self._learn(self._layer.binding.now() - self._began)
-                await self._end_all()
-                return result
-        self._learn(math.inf)
-        return await self._won_by(self._winner)
-
-    async def _failed(self, error: BaseException) -> Any:
-        """The first attempt has no answer, and no hedge had one until now."""
-        if isinstance(error, Exception):
-            return await self._other_answer(error)
-        if isinstance(error, asyncio.CancelledError):
-            if deadline.cut(self._layer.binding.now()):
-                self._learn(math.inf)
-            await self._end_all()
-        for each in self._hedges:  # the process or the coroutine is being closed: there is no time to wait
-            each.cancel(BEATEN)
-        raise error
-
-    def _due(self) -> None:
+    def hedge(self) -> None:
         """The first attempt takes too long. Nothing starts at or after the deadline, or for a client who has gone."""
-        layer, task = self._layer, self._task
+        layer, task, now = self._layer, self._task, self._layer.binding.now()
         self._stop = None
-        if task is None or self._winner or layer.binding.now() >= self._end or task.cancelling() > self._before:
+        if task is None or self._winner or now >= self._end or task.cancelling() > self._before or not layer.allowed():
             return
-        if not layer.allowed():
-            layer.state.spared += 1
-            return
-        layer.state.hedged += 1
         self._left -= 1
         attempt = asyncio.get_running_loop().create_task(self._attempt(), context=self._context.copy())
         attempt.add_done_callback(self._ended)
         self._hedges.append(attempt)
         if layer.binding.hooks:
-            layer.binding.emit(
-                CallHedged(guard=layer.binding.guard, policy="hedge", after_s=layer.binding.now() - self._began)
-            )
+            layer.binding.emit(CallHedged(guard=layer.binding.guard, policy="hedge", after_s=now - self._began))
         if self._left:
-            self._stop = layer.binding.world.after(self._after_s, self._due)
+            after_s = (now - self._began) / len(self._hedges)
+            self._stop = layer.binding.world.after(after_s, self.hedge)
+
+    async def answered(self, result: Any) -> Any:
+        """The first attempt has an answer; so may a hedge, if the first was cancelled and answered all the same."""
+        if self._beaten():
+            return await self._won_by(self._winner)
+        self._layer.learn(self._layer.binding.now() - self._began)
+        await self._end_all()
+        return result
+
+    async def failed(self, error: BaseException) -> Any:
+        """The first attempt has no answer. Raises its error unless a hedge has one."""
+        if self._beaten():
+            return await self._won_by(self._winner)
+        if isinstance(error, Exception):
+            return await self._other_answer(error)
+        if isinstance(error, asyncio.CancelledError):
+            self._layer.learn_from_cut()
+            await self._end_all()
+        for each in self._hedges:  # the process or the coroutine is being closed: there is no time to wait
+            each.cancel(BEATEN)
+        raise error
 
     async def _attempt(self) -> Any:
         deadline.check(self._layer.binding, "hedge")
@@ -141,6 +135,7 @@ class Race:
 
     async def _won_by(self, winner: Attempt | None) -> Any:
         assert winner is not None
+        self._layer.learn(math.inf)
         self._layer.state.won += 1
         await self._end_all(1 + self._hedges.index(winner))
         return winner.result()
@@ -163,8 +158,3 @@ class Race:
             binding.emit(HedgeEnded(guard=binding.guard, policy="hedge", winner=winner + 1))
         if cancelled is not None:
             raise cancelled
-
-    def _learn(self, took_s: float) -> None:
-        """`took_s` of the first attempt; infinite when it was ended."""
-        if self._layer.state.quantile is not None:
-            self._layer.state.quantile.record(took_s)
