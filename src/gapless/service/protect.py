@@ -12,7 +12,6 @@ WebSockets and lifespan pass: a connection that stays is no request.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def address_of(scope: Scope) -> str:
     """The client's address. Of a gateway on this machine it is the one that it has added to `x-forwarded-for`."""
     client = scope.get("client")
     peer = str(client[0]) if client else ""
-    if peer and not _is_local(peer):
+    if not _is_local(peer):
         return peer
     return _header(scope, b"x-forwarded-for").rpartition(",")[2].strip() or peer
 
@@ -54,10 +53,8 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 def _is_local(peer: str) -> bool:
-    try:
-        return ipaddress.ip_address(peer).is_loopback
-    except ValueError:
-        return True  # a Unix socket has no address
+    """Loopback, or a Unix socket (a path, or nothing at all)."""
+    return peer.startswith(("127.", "::1", "/")) or not peer
 
 
 class Protected:
@@ -74,6 +71,7 @@ class Protected:
         self._app = app
         self._principal = principal
         self._places = [(host, path, guard.name, guard(self._serve)) for (host, path), guard in _pairs(guards)]
+        self._by_host = any(host != "*" for host, _, _, _ in self._places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._find(scope) if scope["type"] == "http" else None
@@ -109,10 +107,6 @@ class Protected:
             if below(prefix, path) and (pattern == "*" or covers(pattern, host)):
                 return name, serve
         return None
-
-    @property
-    def _by_host(self) -> bool:
-        return any(pattern != "*" for pattern, _, _, _ in self._places)
 
 
 def below(prefix: str, path: str) -> bool:

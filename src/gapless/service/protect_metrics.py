@@ -6,17 +6,16 @@ made for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gapless.observe.metrics import Meter
 from gapless.resilience.guard import Guard
+from gapless.resilience.pool_figures import HasFigures
 
 OUTCOMES = ("failed", "rejected", "expired", "cancelled")
 COUNTED = frozenset({"calls", "slow", "hits", "misses", "waits", "timeouts"})
 """Counters whose names do not end in what was done."""
-
-Read = Callable[[], None]
 
 
 def observe_guards(meter: Meter, guards: Iterable[Guard]) -> None:
@@ -33,6 +32,21 @@ def observe_guards(meter: Meter, guards: Iterable[Guard]) -> None:
     def read() -> None:
         for guard in guards:
             families.take(guard.name, guard.statistics())
+
+    meter.before_samples(read)
+
+
+def observe_pools(meter: Meter, pools: Iterable[HasFigures]) -> None:
+    """Have the meter show these pools, by the names of `PoolFigures.metrics` (`pool_oldest_checkout_age_seconds` …)
+    with the label `pool`."""
+
+    def read() -> None:
+        for pool in pools:
+            found = pool.statistics()
+            for name, value in found.metrics().items():
+                total = name.endswith("_total")
+                family = meter.counter if total else meter.gauge
+                family(name.removesuffix("_total"), "Of connection pools", ("pool",)).labels(found.name).set(value)
 
     meter.before_samples(read)
 
