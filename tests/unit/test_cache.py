@@ -418,6 +418,28 @@ def test_a_thread_waits_no_longer_than_its_deadline() -> None:
     leader.join(20)
 
 
+def test_what_was_filled_while_a_thread_was_looking_is_not_called_for_again() -> None:
+    world = FakeWorld()
+
+    class Late(MemoryStore):
+        """Another thread fills it right after the first look."""
+
+        looks = 0
+
+        def peek(self, name: Any) -> Entry | None:
+            self.looks += 1
+            found = super().peek(name)
+            if self.looks == 1:
+                self.keep(name, entry("theirs"))
+            return found
+
+    @Guard("shop", cache(ttl=10, store=Late()), world=world)
+    def price(sku: str) -> str:
+        return "mine"
+
+    assert price("a") == "theirs"
+
+
 # The store.
 
 

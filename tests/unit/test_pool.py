@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.resilience import deadline
@@ -346,6 +346,71 @@ async def test_closing_does_not_wait_for_a_connection_that_nobody_wants(world: F
     assert pool.statistics().size == 0
 
 
+async def test_a_waiter_cancelled_before_his_turn_is_passed_over(world: FakeWorld, make: Make) -> None:
+    """Cancelled and not yet awake when the connection comes back."""
+    pool, seen = make(max_size=1), list[Any]()
+    await settled(world, hold(pool, world, 0, [], 0))
+    async with pool.acquire():
+        first, second = (asyncio.ensure_future(hold(pool, world, 0, seen, n)) for n in range(2))
+        await world.settle()
+        first.cancel()
+    await world.settle()
+    assert (seen, first.cancelled(), second.done()) == ([1], True, True)
+
+
+async def test_a_waiter_cancelled_in_his_turn_passes_it_on(world: FakeWorld, make: Make) -> None:
+    """Cancelled after the connection was given to him, and before he saw it."""
+    pool, seen = make(max_size=1), list[Any]()
+    await settled(world, hold(pool, world, 0, [], 0))
+    async with pool.acquire():
+        first, second = (asyncio.ensure_future(hold(pool, world, 0, seen, n)) for n in range(2))
+        await world.settle()
+    first.cancel()
+    await world.settle()
+    assert (seen, first.cancelled(), second.done()) == ([1], True, True)
+    assert pool.statistics().in_use == 0
+
+
+async def test_who_leaves_the_queue_is_no_longer_counted(world: FakeWorld, make: Make) -> None:
+    pool = make(max_size=1)
+    await settled(world, hold(pool, world, 0, [], 0))
+    async with pool.acquire():
+        waiter = asyncio.ensure_future(hold(pool, world, 0, [], 1))
+        await world.settle()
+        assert pool.statistics().waiting == 1
+        waiter.cancel()
+        await world.settle()
+        assert pool.statistics().waiting == 0
+
+
+async def test_a_broken_connection_is_replaced_at_once_for_who_waits(world: FakeWorld, make: Make) -> None:
+    pool, seen = make(max_size=1), list[Any]()
+    await settled(world, hold(pool, world, 0, [], 0))
+
+    async def break_one() -> None:
+        async with pool.acquire():
+            await world.sleep(0.5)
+            raise ConnectionResetError("gone")
+
+    breaking = asyncio.ensure_future(break_one())
+    await world.advance(0.4)
+    waiter = asyncio.ensure_future(hold(pool, world, 0, seen, "served"))
+    await world.advance(0.1 + TAKES_S + 0.02)
+    assert isinstance(breaking.exception(), ConnectionResetError)
+    assert seen == ["served"]
+    await waiter
+
+
+async def test_the_one_used_last_is_lent_first(world: FakeWorld, make: Make) -> None:
+    """So that the others grow old, and the pool shrinks to what is needed."""
+    pool = make(max_size=3, idle_timeout_s=10)
+    await settled(world, asyncio.gather(*(hold(pool, world, 0.5, [], n) for n in range(3))))
+    for _ in range(15):
+        await settled(world, hold(pool, world, 0, [], 0))
+        await world.advance(1)
+    assert pool.statistics().size == 1
+
+
 @pytest.mark.parametrize("slow", [False, True])
 async def test_cancelled_at_any_await_it_leaks_nothing(
     world: FakeWorld, server: Server, make: Make, slow: bool
@@ -423,7 +488,6 @@ class Storm:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=15)
 def test_no_order_of_events_breaks_it(seed: int) -> None:
     storm = Storm(seed)
     asyncio.run(storm.blow())

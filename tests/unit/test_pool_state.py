@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
         assert self.state.oldest_age_s(self.now) == max(ages, default=0.0)
 
 
-Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+Machine.TestCase.settings = settings(stateful_step_count=25)
 TestPoolState = Machine.TestCase
 
 
