@@ -73,7 +73,7 @@ class HotBuckets:
     def retune(self, quota: Quota) -> None:
         self.quota = quota
         self._interval_s = quota.interval_s
-        self._tolerance_s = quota.tolerance_s + ROUNDING_S
+        self._tolerance_s = quota.tolerance_s
 
     def acquire(self, key: Hashable, now: float) -> float:
         key_hash = hash((key,))
@@ -84,7 +84,7 @@ class HotBuckets:
             hot.count += 1
             full_at = max(hot.full_at, now) + self._interval_s
             excess = full_at - now - self._tolerance_s
-            if excess > 0.0:
+            if excess > ROUNDING_S:
                 return excess
             hot.full_at = full_at
             return 0.0
@@ -99,15 +99,15 @@ class HotBuckets:
         places = key_hash & MASK, key_hash >> 17 & MASK, key_hash >> 34 & MASK
         full_at = max(self._moment(places), self.floor, now) + self._interval_s
         excess = full_at - now - self._tolerance_s
-        if excess <= 0.0:
+        if excess <= ROUNDING_S:
             self._raise(places, full_at)
         count = self._count(places)
         if count > self._bar:
-            self._promote(key, key_hash, count, full_at if excess <= 0.0 else full_at - self._interval_s)
+            self._promote(key, key_hash, count, full_at if excess <= ROUNDING_S else full_at - self._interval_s)
         self._cold_calls += 1
         if self._cold_calls >= AGED_AFTER:
             self._age()
-        return max(excess, 0.0)
+        return excess if excess > ROUNDING_S else 0.0
 
     def _moment(self, places: tuple[int, int, int]) -> float:
         a, b, c = self._moments

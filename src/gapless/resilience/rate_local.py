@@ -18,8 +18,9 @@ from heapq import heappop, heappush
 from gapless.resilience.rate_quota import Quota
 from gapless.resilience.rate_table import SLOT_MASK, SLOT_SHIFT, Generations
 
-ROUNDING_S = 1e-9
-"""Sums of intervals are off by some units in the last place; a nanosecond covers years of uptime."""
+ROUNDING_S = 1e-7
+"""Sums of intervals are off by some units in the last place of the clock, which are 15 ns after three years. Whoever
+waits for as long as it was told is admitted."""
 SHORTEST_WAIT_S = 0.001
 """For those who must ask again: clocks and sleeps are no finer."""
 SHORTEST_GENERATION_S = 5.0
@@ -41,7 +42,7 @@ class TokenBuckets:
         """Other numbers from now on; buckets stay as full as they are."""
         self.quota = quota
         self._interval_s = quota.interval_s
-        self._tolerance_s = quota.tolerance_s + ROUNDING_S
+        self._tolerance_s = quota.tolerance_s
         self._generation_s = max(quota.tolerance_s, SHORTEST_GENERATION_S)
 
     def acquire(self, key: Hashable, now: float) -> float:
@@ -60,7 +61,7 @@ class TokenBuckets:
             full_at = now
         full_at += self._interval_s
         excess = full_at - now - self._tolerance_s
-        if excess > 0.0:
+        if excess > ROUNDING_S:
             return excess
         values[slot] = full_at
         return 0.0
@@ -73,10 +74,10 @@ class TokenBuckets:
                 self._rotate_at = now + self._generation_s
             full_at = max(self._keys.recall(key_hash), self.floor, now) + self._interval_s
             excess = full_at - now - self._tolerance_s
-            if excess <= 0.0:
+            if excess <= ROUNDING_S:
                 self._keys.current.put(key_hash, full_at)
             self._mirror()
-            return max(excess, 0.0)
+            return excess if excess > ROUNDING_S else 0.0
 
     def _mirror(self) -> None:
         self._directory, self._mask = self._keys.current.directory, self._keys.current.mask
