@@ -20,6 +20,7 @@ from cashews import Cache
 from gapless.core.world import RealWorld
 from gapless.resilience import deadline
 from gapless.resilience.cache import cache
+from gapless.resilience.cache_bloom import Known, UnknownKey
 from gapless.resilience.cache_cashews import CashewsStore
 from gapless.resilience.errors import DeadlineExceeded
 from gapless.resilience.guard import Guard, guard
@@ -131,6 +132,16 @@ async def test_absence_is_shared(store: CashewsStore) -> None:
         with pytest.raises(KeyError):
             await shop.price("a")
     assert (shop.calls, shop.count("negative_hits")) == (1, 2)
+
+
+async def test_unknown_keys_cost_no_round_trip(store: CashewsStore) -> None:
+    known = Known()
+    known.fill(["a"])
+    shop = Shop(store, known=known)
+    with pytest.raises(UnknownKey):
+        await shop.price("b")
+    assert await shop.price("a") == {"sku": "a", "call": 1}
+    assert (shop.count("refused"), shop.count("missed")) == (1, 1)
 
 
 async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(redis: Redis) -> None:

@@ -86,13 +86,11 @@ class CacheLayer(Layer):
         state, name_of, clock = self._state, self._namer(site), self._clock
         store = state.store
         peek = store.peek if isinstance(store, MemoryStore) else None
-        known, world = self._policy.known, self._binding.world
+        known, world = self._policy.known if peek is not None else None, self._binding.world
 
         async def cached(args: Args, kwargs: Kwargs) -> Any:
             name = name_of(args, kwargs)
-            if known is not None:
-                self._admit(known, name)
-            entry = peek(name) if peek is not None else await store.get(name, world)
+            entry = peek(name) if peek is not None else await self._ask(store, name)
             if entry is not None:
                 now = clock()
                 if now < entry.fresh_until:
@@ -101,6 +99,8 @@ class CacheLayer(Layer):
                     self._refresh(name, call, args, kwargs, now)
                     state.stale += 1
                     return entry.answer()
+            if known is not None:
+                self._admit(known, name)
             state.missed += 1
             try:
                 return await state.flights.fly(
@@ -110,6 +110,12 @@ class CacheLayer(Layer):
                 return self._instead(entry, error)
 
         return cached
+
+    async def _ask(self, store: CacheStore, name: Name) -> Entry | None:
+        """A store that costs a round trip is not even asked for what there cannot be."""
+        if self._policy.known is not None:
+            self._admit(self._policy.known, name)
+        return await store.get(name, self._binding.world)
 
     def _work(self, name: Name, call: AsyncCall, args: Args, kwargs: Kwargs) -> Callable[[], Any]:
         async def work() -> Any:
@@ -174,8 +180,6 @@ class CacheLayer(Layer):
 
         def cached(args: Args, kwargs: Kwargs) -> Any:
             name = name_of(args, kwargs)
-            if known is not None:
-                self._admit(known, name)
             entry = peek(name)
             if entry is not None:
                 now = clock()
@@ -183,6 +187,8 @@ class CacheLayer(Layer):
                     return self._hit(entry)
                 if now < entry.stale_until:
                     return self._refresh_sync(name, store, entry, call, args, kwargs)
+            if known is not None:
+                self._admit(known, name)
             state.missed += 1
             try:
                 return self._fly_sync(name, store, call, args, kwargs)
