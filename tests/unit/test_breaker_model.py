@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -126,6 +126,22 @@ def test_the_window_of_seconds_forgets_slice_by_slice() -> None:
     assert (window.count, window.failed, window.slow) == (7, 5, 1)
     window.add(0, 1000.0)
     assert (window.count, window.failed, window.slow) == (1, 0, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 6.0), st.sampled_from([0, FAILED, SLOW, 3])), max_size=60), st.floats(0, 1e9))
+def test_the_window_of_seconds_knows_all_of_the_last_nine_tenths_and_nothing_older(
+    steps: list[tuple[float, int]], begun: float
+) -> None:
+    window, calls, now = TimeWindow(10.0), list[tuple[float, int]](), begun
+    for wait_s, outcome in steps:
+        now += wait_s
+        window.add(outcome, now)
+        calls.append((now, outcome))
+        surely = [each for at, each in calls if at > now - 8.99]
+        at_most = [each for at, each in calls if at > now - 10.01]
+        assert len(surely) <= window.count <= len(at_most)
+        assert sum(each & 1 for each in surely) <= window.failed <= sum(each & 1 for each in at_most)
+        assert sum(each >> 1 for each in surely) <= window.slow <= sum(each >> 1 for each in at_most)
 
 
 def test_the_window_of_calls_forgets_the_oldest() -> None:

@@ -351,6 +351,7 @@ def test_a_thread_that_waits_too_long_is_refused() -> None:
         lambda: limit(0),
         lambda: limit(1, queue=-1),
         lambda: limit(1, wait=0),
+        lambda: limit(1, order="lifo"),  # type: ignore[arg-type]
         lambda: adaptive(max=0),
         lambda: adaptive(max=1, min=2),
         lambda: adaptive(max=1, tolerance=0.5),

@@ -5,6 +5,7 @@ Both are rings of small integers with running sums, so that a call costs the sam
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -80,19 +81,20 @@ class CallWindow:
 class TimeWindow:
     """The calls of the last `span_s` seconds, in slices of a tenth of it."""
 
-    __slots__ = ("_failed", "_slice", "_slow", "_total", "count", "failed", "slow", "span_s", "width_s")
+    __slots__ = ("_at", "_failed", "_slow", "_total", "_until", "count", "failed", "slow", "width_s")
 
     def __init__(self, span_s: float) -> None:
-        self.span_s = span_s
         self.width_s = span_s / SLICES
         self._total, self._failed, self._slow = [0] * SLICES, [0] * SLICES, [0] * SLICES
-        self._slice = self.count = self.failed = self.slow = 0
+        self._at = 0
+        """The slice that is being written, and in `_until` the moment at which the next one begins."""
+        self._until = -math.inf
+        self.count = self.failed = self.slow = 0
 
     def add(self, outcome: int, now: float) -> None:
-        number = int(now / self.width_s)
-        if number != self._slice:
-            self._turn(number)
-        at = number % SLICES
+        if now >= self._until:
+            self._turn(now)
+        at = self._at
         self._total[at] += 1
         self.count += 1
         if outcome:
@@ -101,15 +103,22 @@ class TimeWindow:
             self._slow[at] += outcome >> 1
             self.slow += outcome >> 1
 
-    def _turn(self, number: int) -> None:
-        """Forget the slices between the last one written and this one."""
-        for old in range(self._slice + 1, min(number, self._slice + SLICES) + 1):
-            at = old % SLICES
-            self.count -= self._total[at]
-            self.failed -= self._failed[at]
-            self.slow -= self._slow[at]
-            self._total[at] = self._failed[at] = self._slow[at] = 0
-        self._slice = max(number, self._slice)
+    def _turn(self, now: float) -> None:
+        """Forget the slices that have become too old; their places are written next."""
+        if now - self._until >= (SLICES - 1) * self.width_s:
+            self._until = now
+            for _ in range(SLICES - 1):
+                self._forget()
+        while now >= self._until:
+            self._forget()
+            self._until += self.width_s
+
+    def _forget(self) -> None:
+        at = self._at = (self._at + 1) % SLICES
+        self.count -= self._total[at]
+        self.failed -= self._failed[at]
+        self.slow -= self._slow[at]
+        self._total[at] = self._failed[at] = self._slow[at] = 0
 
 
 def window(span: Last) -> Window:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from gapless.core.errors import ConfigError
 from gapless.resilience.limit_adaptive import Adaptive, adaptive
@@ -66,4 +66,6 @@ def limit(
             f"limit: queue={queue}, wait={wait} is no queue",
             "queue >= 0 (0: nobody waits), wait > 0 seconds.",
         )
+    if order not in get_args(Order):
+        raise ConfigError(f"limit: there is no order {order!r}", f"One of {', '.join(get_args(Order))}.")
     return Limit(most=most, queue=queue, wait_s=wait, order=order, codel=codel, priority=priority)
