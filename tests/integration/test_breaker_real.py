@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from typing import Any
 
 import pytest
+import uvloop
 
 from gapless.core.world import RealWorld
 from gapless.resilience.breaker import breaker, growing
@@ -20,6 +20,10 @@ from gapless.resilience.limit import limit
 from gapless.resilience.policy import Binding, Site
 
 WORLD = RealWorld()
+
+
+def uvloop_runner() -> asyncio.Runner:
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
 def layer(**more: Any) -> Any:
@@ -41,21 +45,31 @@ async def test_calls_cut_by_asyncio_timeout_open_it() -> None:
     assert bound.statistics()["state"] == "open"
 
 
-async def test_calls_cut_by_wait_for_open_it() -> None:
-    """On Python 3.11 by their slowness, from 3.12 on because the cut is known."""
-    bound = layer(slow=0.005 if sys.version_info < (3, 12) else None)
-    call = bound.around(hang, Site(name="hang"))
-    for _ in range(5):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(call((), {}), 0.02)
-        await asyncio.sleep(0)
-    assert bound.statistics()["state"] == "open"
+@pytest.mark.parametrize("runner", [asyncio.Runner, uvloop_runner], ids=["asyncio", "uvloop"])
+def test_calls_cut_by_wait_for_open_it_also_when_that_is_cut_by_another(runner: Any) -> None:
+    async def main() -> None:
+        bound = layer()
+        call = bound.around(hang, Site(name="hang"))
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(call((), {}), 0.005)
+            await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    await asyncio.wait_for(call((), {}), 30)
+            await asyncio.sleep(0.001)
+        assert bound.statistics()["state"] == "open"
+
+    with runner() as running:
+        running.run(main())
 
 
-async def test_clients_that_go_away_do_not_open_it() -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["plain", "in wait_for"])
+async def test_clients_that_go_away_do_not_open_it(waits: bool) -> None:
     bound = layer()
     call = bound.around(hang, Site(name="hang"))
-    tasks = [asyncio.ensure_future(call((), {})) for _ in range(20)]
+    tasks = [asyncio.ensure_future(asyncio.wait_for(call((), {}), 30) if waits else call((), {})) for _ in range(20)]
     await asyncio.sleep(0.005)
     for task in tasks:
         task.cancel()

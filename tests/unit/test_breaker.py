@@ -116,6 +116,28 @@ async def test_a_cancelled_probe_gives_its_place_back() -> None:
     assert await call((2,), {}) == 2
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_cancelled_at_each_of_its_waits_a_probe_leaves_no_place_taken(steps: int) -> None:
+    world = FakeWorld()
+    layer = bound(world, window=10, minimum=5, probes=1, open_for=STEADY)
+    await fail(layer.around(scripted, SITE), 5)
+    await world.advance(10)
+
+    async def waits(args: Any, kwargs: Any) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    call = layer.around(waits, SITE)
+    probe = asyncio.ensure_future(call((), {}))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    await world.settle()
+    await call((), {})
+    assert layer.statistics()["state"] == "closed"
+
+
 async def test_probes_that_never_answer_count_as_failed_in_the_end() -> None:
     world = FakeWorld()
     layer, call = await opened(world, probes=1)
@@ -224,27 +246,44 @@ async def test_an_attempt_that_its_hedge_has_beaten_counts_nothing() -> None:
     assert layer.statistics()["calls"] == 0
 
 
-async def test_a_timeout_whose_way_out_is_long_still_counts() -> None:
+async def test_a_timeout_whose_way_out_is_long_still_counts_in_a_task_that_never_ends() -> None:
     world = FakeWorld()
     layer = bound(world, window=10)
     call = layer.around(scripted, SITE)
 
-    async def lingering() -> None:
+    async def worker() -> None:
+        try:
+            async with asyncio.timeout(0):
+                try:
+                    await call((world.sleep(100),), {})
+                finally:
+                    await world.sleep(1)
+        except TimeoutError:
+            await world.sleep(1000)
+
+    task = asyncio.ensure_future(worker())
+    await world.advance(3)
+    assert layer.statistics()["failed"] == 1
+    task.cancel()
+
+
+async def test_who_cancelled_is_not_asked_for_ever() -> None:
+    world = FakeWorld()
+    layer = bound(world, window=10)
+    call = layer.around(scripted, SITE)
+
+    async def stubborn() -> None:
         try:
             await call((world.sleep(100),), {})
-        finally:
-            await world.sleep(1)
+        except asyncio.CancelledError:
+            await world.sleep(10_000)
 
-    async def limited() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await lingering()
-
-    task = asyncio.ensure_future(limited())
-    await world.advance(2)
-    await task
+    task = asyncio.ensure_future(stubborn())
     await world.settle()
-    assert layer.statistics()["failed"] == 1
+    task.cancel()
+    await world.advance(600)
+    assert (world.pending, layer.statistics()["calls"]) == (1, 0)
+    task.cancel()
 
 
 async def test_results_of_calls_from_before_it_opened_are_not_probes() -> None:

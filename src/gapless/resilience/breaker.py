@@ -6,9 +6,6 @@
 What counts as failed: exceptions that `record` names, results that `result` says are bad, and calls that a deadline or
 an outer timeout cut. What counts as slow: whatever took `slow` seconds or longer, however it ended. What does not
 count: a client's cancellation before that, and refusals by the guard's own inner policies.
-
-`asyncio.wait_for` on Python 3.11 cancels a task of its own just as a client would; what it cuts counts as slow when
-`slow` seconds have passed. From 3.12 on, and with `asyncio.timeout` or `deadline`, every cut is known.
 """
 
 from __future__ import annotations
@@ -275,7 +272,7 @@ class BreakerLayer(Layer):
         elif slow:
             self._settle(ticket, slow)
         elif isinstance(error, asyncio.CancelledError):
-            tell_later(error, partial(self._cut, ticket))
+            tell_later(error, self._binding.world, partial(self._cut, ticket))
         else:
             self.state.give_back(ticket)
 
