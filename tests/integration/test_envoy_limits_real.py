@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from gapless.core.model import BreakerRule, Protect, RateRule, Route
+from gapless.core.model import Route
+from gapless.core.protect import BreakerRule, Protect, RateRule
 from tests.integration.envoy_kit import Rig, ask, running, service, table
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

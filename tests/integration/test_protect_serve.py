@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from gapless.core.model import BreakerRule, LimitRule, Protect, RateRule, Route, Service
+from gapless.core.model import Route, Service
+from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 from gapless.resilience.deadline_layer import deadline
 from gapless.resilience.guard import Guard, guard
 from gapless.resilience.limit import limit

@@ -12,7 +12,8 @@ from gapless.config import load
 from gapless.config.guards import quota, span
 from gapless.core import codec
 from gapless.core.errors import ConfigError
-from gapless.core.model import BreakerRule, LimitRule, Protect, RateRule, Service
+from gapless.core.model import Service
+from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 
 HEAD = """system: shop
 services:

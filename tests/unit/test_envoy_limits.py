@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.core.model import Address, BreakerRule, Protect, RateRule, Route, RouteTable
+from gapless.core.model import Address, Route, RouteTable
+from gapless.core.protect import BreakerRule, Protect, RateRule
 from gapless.gateway.envoy.clusters import cluster, cluster_name, split_name
 from gapless.gateway.envoy.limits import FILTER, breaker_mark, bucket, bucket_name, rate_limits, rate_of
 from gapless.gateway.envoy.protos import load_messages
@@ -58,8 +59,7 @@ def test_every_bucket_that_a_route_takes_from_is_there_and_the_others_take_from_
     configuration = route_configuration(found)
     limits = configuration.get("typed_per_filter_config", {}).get(FILTER, {})
     known = {
-        (*(entry["key"] for entry in d["entries"]), d["entries"][0]["value"])
-        for d in limits.get("descriptors", [])
+        (*(entry["key"] for entry in d["entries"]), d["entries"][0]["value"]) for d in limits.get("descriptors", [])
     }
     for route in (r for host in configuration["virtual_hosts"] for r in host["routes"]):
         wanted = route.get("route", {}).get("rate_limits", [])

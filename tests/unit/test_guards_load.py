@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,46 @@ def test_windows_are_calls_or_times() -> None:
     draft = parse("a: {breaker: {window: 10s}}\nb: {breaker: {window: 50, open_for: 3s}}")
     windows = [policies[0].window for policies in draft.guards.values()]  # type: ignore[attr-defined]
     assert windows == [Last(seconds=10.0), Last(calls=50)]
+
+
+async def test_under_load_no_call_fails_and_none_is_forgotten() -> None:
+    guards = Guards()
+    pay = guards.define("pay", limit(50, queue=100))
+    documents = ["pay: {limit: {max: 40, queue: 100}, breaker: 50%}", "{}", "pay: {deadline: 5s, rate: 1000000/s}"]
+
+    @pay
+    async def call() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    async def many() -> int:
+        return sum([await call() for _ in range(100)])
+
+    async def change() -> None:
+        for number in range(60):
+            guards.take(documents[number % 3], "g")
+            await asyncio.sleep(0)
+
+    *made, _ = await asyncio.gather(*(many() for _ in range(20)), change())
+    assert made == [100] * 20
+    seen = pay.statistics()
+    assert (seen["calls"], seen["failed"], seen["rejected"]) == (2000, 0, 0)
+    assert seen["policies"]["limit"]["busy"] == 0
+
+
+def test_threads_call_on_while_policies_change() -> None:
+    guards = Guards()
+    pay = guards.define("pay", limit(50))
+    documents = ["pay: {limit: 40, breaker: 50%}", "{}", "pay: {rate: 1000000/s}"]
+
+    @pay
+    def call(number: int) -> int:
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        made = pool.map(call, range(2000))
+        for number in range(30):
+            guards.take(documents[number % 3], "g")
+        assert list(made) == list(range(2000))
+    assert pay.statistics()["failed"] == pay.statistics()["rejected"] == 0
+    assert pay.statistics()["policies"]["limit"]["busy"] == 0

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gapless.core.errors import ConfigError
-from gapless.core.model import Address, BreakerRule, Instance, LimitRule, Protect, RateRule, Release, Route
+from gapless.core.model import Address, Instance, Release, Route
 from gapless.core.model import Service as Definition
+from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 from gapless.fleet.launch import environment
 from gapless.resilience.breaker import Breaker, Last
 from gapless.service.identity import Identity

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gapless.config.base import Settings
 from gapless.config.quantities import PositiveDuration, Share, seconds
-from gapless.core.model import BreakerRule, LimitRule, Protect, RateRule
+from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 
 _RATE = re.compile(r"(\d+)\s*/\s*(\d*\s*(?:ms|s|m|min|h))")
 _COUNT = re.compile(r"\d+")
@@ -123,7 +123,9 @@ class BreakerSettings(Settings):
     @model_validator(mode="after")
     def _reachable(self) -> BreakerSettings:
         if 0 < self.window[0] < self.minimum:
-            raise ValueError(f"a window of {self.window[0]} calls never holds the {self.minimum} that `minimum` asks for")
+            raise ValueError(
+                f"a window of {self.window[0]} calls never holds the {self.minimum} that `minimum` asks for"
+            )
         return self
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from gapless.core import codec
 from gapless.core.errors import ConfigError, StoreBroken
-from gapless.core.model import BreakerRule, LimitRule, Protect, RateRule, Route, Service
+from gapless.core.model import Route, Service
 from gapless.core.ports import World
+from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 from gapless.resilience.guard import Guard
 from gapless.resilience.policy import Policy
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from gapless.core.model import BreakerRule, Endpoint
+from gapless.core.model import Endpoint
+from gapless.core.protect import BreakerRule
 from gapless.gateway.envoy.limits import MARK, outlier_detection, thresholds
 
 CONNECT_TIMEOUT = "1s"

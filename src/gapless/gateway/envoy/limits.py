@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from gapless.core.model import BreakerRule, Protect, RateRule, Route, RouteTable, ServiceTable
+from gapless.core.model import Route, RouteTable, ServiceTable
+from gapless.core.protect import BreakerRule, Protect, RateRule
 
 Json = dict[str, Any]
 

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from gapless.core.model import RateRule, Route, RouteTable, ServiceTable, Split, SplitBy
+from gapless.core.model import Route, RouteTable, ServiceTable, Split, SplitBy
+from gapless.core.protect import RateRule
 from gapless.gateway.envoy.clusters import cluster_name
 from gapless.gateway.envoy.limits import (
     USER_HEADER,
