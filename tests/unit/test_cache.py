@@ -278,6 +278,18 @@ async def test_unknown_keys_are_refused_without_a_call(world: FakeWorld) -> None
     assert await shop.price("new") == f"new:{shop.calls}"
 
 
+async def test_known_keys_are_loaded_without_the_deadline_of_who_was_first(world: FakeWorld) -> None:
+    left: list[float] = []
+
+    async def load() -> list[str]:
+        left.append(deadline.remaining(world.now()))
+        return ["a"]
+
+    shop = Shop(world, known=Known(load))
+    await shop.ask("a", within=3.0)
+    assert left == [math.inf]
+
+
 async def test_keys_with_the_same_text_do_not_share_an_answer(world: FakeWorld) -> None:
     @cached(ttl=10, key="{a}:{b}", world=world)
     async def look(a: Any, b: Any) -> Any:

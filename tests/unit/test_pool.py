@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.resilience import deadline
+from gapless.resilience.deadline_layer import deadline as limit_to
 from gapless.resilience.errors import DeadlineExceeded, PoolTimeout, Rejected
 from gapless.resilience.events import GuardEvent, LeakFound
+from gapless.resilience.guard import guard
 from gapless.resilience.pool import Pool
 from gapless.resilience.pool_errors import ConnectFailed, PoolClosed
 from gapless.resilience.pool_limits import PoolLimits
@@ -211,6 +213,34 @@ async def test_one_that_died_idle_is_not_lent(world: FakeWorld, server: Server, 
 
     await settled(world, use())
     assert seen == [2]
+
+
+async def test_a_mistake_in_broken_costs_a_connection_and_no_more(world: FakeWorld, make: Make) -> None:
+    def wrong(connection: int, error: BaseException | None) -> bool:
+        raise AttributeError("no such thing")
+
+    pool = make(more={"broken": wrong})
+    for _ in range(3):
+        await settled(world, hold(pool, world, 0, [], 0))
+    assert pool.statistics().discarded_total == 3
+
+
+async def test_a_guards_deadline_binds_the_wait(world: FakeWorld, make: Make) -> None:
+    pool = make(max_size=1)
+    holder = asyncio.ensure_future(hold(pool, world, 10, [], 0))
+    await world.advance(0.5)
+
+    @guard("db", limit_to(1.0), world=world)
+    async def query() -> None:
+        await hold(pool, world, 0, [], 1)
+
+    begun = world.now()
+    task = asyncio.ensure_future(query())
+    await world.advance(1.05)
+    assert isinstance(task.exception(), Rejected)
+    assert world.now() - begun < 1.1
+    assert pool.statistics().waiting == 0
+    await settled(world, holder)
 
 
 async def test_idle_ones_are_closed_down_to_the_minimum(world: FakeWorld, server: Server, make: Make) -> None:

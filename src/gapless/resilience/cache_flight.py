@@ -53,18 +53,23 @@ class Flights:
         loop, now = asyncio.get_running_loop(), world.now()
         if deadline.current.get() <= now:
             raise _late("the deadline passed before the call began", started=False)
-        flight = self._flights.get(name)
+        flight, turn = self._flights.get(name), loop.create_future()
         if flight is None or flight.loop is not loop:  # another loop's future cannot be awaited here
-            flight = self.begin(name, work, world, max(limit_s, deadline.remaining(now)))
+            flight = self.begin(name, work, world, max(limit_s, deadline.remaining(now)), turn=turn)
         else:
             self.joined += 1
-        return await _turn(flight, world)
+            flight.turns[turn] = None
+        return await _wait(flight, turn, world)
 
-    def begin(self, name: Hashable, work: Work, world: World, limit_s: float, *, background: bool = False) -> Flight:
-        """Start a call that nobody needs to wait for. It ends after `limit_s` at the latest, and sees that as its
+    def begin(
+        self, name: Hashable, work: Work, world: World, limit_s: float, *, turn: asyncio.Future[Any] | None = None
+    ) -> Flight:
+        """Start a call; without `turn` nobody waits for it. It ends after `limit_s` at the latest, and sees that as its
         deadline: it is work for everybody, not bound to the deadline of who happened to be first."""
         loop = asyncio.get_running_loop()
-        flight = Flight(loop, background)
+        flight = Flight(loop, background=turn is None)
+        if turn is not None:
+            flight.turns[turn] = None  # before the task: an eager one may end at once
         context = copy_context()
         context.run(deadline.current.set, world.now() + limit_s)
         self._flights[name] = flight
@@ -106,9 +111,7 @@ class Flights:
             _log.warning("the %s for %r failed and nobody waited for it: %r", what, name, error)
 
 
-async def _turn(flight: Flight, world: World) -> Any:
-    turn: asyncio.Future[Any] = flight.loop.create_future()
-    flight.turns[turn] = None
+async def _wait(flight: Flight, turn: asyncio.Future[Any], world: World) -> Any:
     left_s = deadline.remaining(world.now())
     cancel = world.after(left_s, lambda: _expire(turn)) if left_s < math.inf else None
     try:

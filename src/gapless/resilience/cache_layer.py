@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextvars import Context
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,7 @@ class CacheLayer(Layer):
             state.rest.pop(name, None)
             return answer
 
-        state.flights.begin(name, refresh, self._binding.world, policy.refresh_s, background=True)
+        state.flights.begin(name, refresh, self._binding.world, policy.refresh_s)
 
     def _rest(self, name: Name) -> None:
         """The next refresh is not tried at once: the other side is in trouble, and everybody has an answer."""
@@ -284,7 +285,9 @@ class CacheLayer(Layer):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a sync function outside of a loop: `Known.fill` is its way
-        task = loop.create_task(known.rebuild(self._binding.world))
+        task = loop.create_task(
+            known.rebuild(self._binding.world), context=Context()
+        )  # not bound to a caller's deadline
         self._state.rebuilds.add(task)
         task.add_done_callback(self._state.rebuilds.discard)
 

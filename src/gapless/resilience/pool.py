@@ -29,7 +29,7 @@ from gapless.resilience.errors import DeadlineExceeded
 from gapless.resilience.events import GuardHook, LeakFound, tell
 from gapless.resilience.pool_errors import PoolClosed, not_connected, too_late
 from gapless.resilience.pool_figures import Counts, PoolFigures
-from gapless.resilience.pool_limits import PoolLimits, broken_by
+from gapless.resilience.pool_limits import PoolLimits, broken_by, let_go
 from gapless.resilience.pool_state import Place, PoolState, Slot, line_of
 
 C = TypeVar("C")
@@ -47,10 +47,6 @@ class ConnectionPool(Protocol[C_co]):
     def statistics(self) -> PoolFigures: ...
 
 
-async def _nothing(connection: object) -> None:
-    """There is nothing to do to let go of it."""
-
-
 class Pool(Generic[C]):
     """See the module. Coroutine functions: `connect`; `check` raises or returns False for a connection that is not
     sound; `clean` makes one that came back fit for the next borrower, likewise; `close`. Functions that do not wait:
@@ -66,7 +62,7 @@ class Pool(Generic[C]):
         limits: PoolLimits,
         check: Callable[[C], Awaitable[object]] | None = None,
         clean: Callable[[C], Awaitable[object]] | None = None,
-        close: Callable[[C], Awaitable[object]] = _nothing,
+        close: Callable[[C], Awaitable[object]] = let_go,
         broken: Callable[[C, BaseException | None], bool] = broken_by,
         abort: Callable[[C], object] | None = None,
         translate: Callable[[BaseException], Exception | None] | None = None,
@@ -152,7 +148,7 @@ class Pool(Generic[C]):
                 started=False,
             )
         while (slot := state.take(now, place)) is not None:
-            if not self._broken(slot.connection, None):
+            if not self._unfit(slot, None):
                 self._counts.acquired += 1
                 return slot
             self._discard(slot)
@@ -184,7 +180,7 @@ class Pool(Generic[C]):
         state = self._state
         if slot not in state.out:
             return  # closed under the borrower's hands
-        if self._broken(slot.connection, error):
+        if self._unfit(slot, error):
             self._discard(slot)
             if error is not None:
                 self._suspect()
@@ -196,6 +192,13 @@ class Pool(Generic[C]):
             self._spawn(self._examine(slot, self._clean))
         self._wake_closer()
 
+    def _unfit(self, slot: Slot[C], error: BaseException | None) -> bool:
+        try:
+            return self._broken(slot.connection, error)
+        except Exception:  # noqa: BLE001 a slot must not be lost to a mistake in `broken`
+            _log.exception("pool %r: `broken` failed; the connection is dropped", self.name)
+            return True
+
     def _hand(self, turn: Turn[C] | None, slot: Slot[C]) -> None:
         while turn is not None and turn.done():  # cancelled, and has not yet come to leave the queue
             turn = self._state.give_back(slot, self._now())
@@ -206,12 +209,11 @@ class Pool(Generic[C]):
             self._spawn(self._shut(slot))
 
     def _expire(self, turn: Turn[C], limit_s: float) -> None:
-        if turn.done():
-            return
-        self._state.leave(turn)
-        self._counts.timeouts += 1
-        turn.set_exception(too_late(self.statistics(), limit_s))
-        self._wake_closer()
+        if not turn.done():
+            self._state.leave(turn)
+            self._counts.timeouts += 1
+            turn.set_exception(too_late(self.statistics(), limit_s))
+            self._wake_closer()
 
     def _abandon(self, turn: Turn[C]) -> None:
         """Its waiter was cancelled. A connection that was lent to it in the same moment goes to the next one."""

@@ -41,3 +41,7 @@ class PoolLimits:
     def tick_s(self) -> float:
         """Four looks within the shortest interval: nothing is found more than a quarter of it late."""
         return max(min(self.idle_timeout_s, self.health_check_every_s, self.leak_after_s) / 4, SHORTEST_TICK_S)
+
+
+async def let_go(connection: object) -> None:
+    """Closes what needs no closing."""
