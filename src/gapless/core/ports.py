@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from gapless.core.model import Instance, Release, RouteTable, Service, Window
-
 if TYPE_CHECKING:
     from gapless.core.events import Event
+    from gapless.core.model import Instance, Release, RouteTable, Service, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from gapless.core.ports import World
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 
 @dataclass(frozen=True, slots=True)

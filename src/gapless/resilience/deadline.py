@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from gapless.core.ports import World
 from gapless.resilience.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
+    from gapless.core.ports import World
     from gapless.resilience.policy import Binding
 
 HEADER = b"x-gapless-deadline-ms"

@@ -11,9 +11,11 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapless.core.ports import World
+if TYPE_CHECKING:
+    from gapless.core.ports import World
+
 
 TICKS_PER_S = 200
 """Coarse enough that busy services share buckets, fine enough beside the 10 ms that a deadline may be late."""

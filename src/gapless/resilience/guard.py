@@ -19,16 +19,18 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from gapless.core.errors import ConfigError
-from gapless.core.ports import World
 from gapless.core.world import RealWorld
 from gapless.resilience.errors import DeadlineExceeded, Rejected
 from gapless.resilience.events import GuardHook, Reloaded, tell
 from gapless.resilience.order import check_order
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Common, Gate, Kwargs, Layer, Policy, Site
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 P = ParamSpec("P")
 R = TypeVar("R")

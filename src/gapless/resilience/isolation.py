@@ -10,10 +10,12 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from gapless.core.ports import World
 from gapless.resilience.deadline import within
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 _log = logging.getLogger("gapless.tasks")
 

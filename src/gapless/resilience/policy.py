@@ -50,12 +50,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from inspect import Signature
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from gapless.core.ports import World
 from gapless.resilience.budget import Budget, Ratio
 from gapless.resilience.events import GuardEvent, GuardHook, tell
 from gapless.resilience.keys import Key, compile_key
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
