@@ -135,3 +135,15 @@ async def test_figures_are_the_release_s_whatever_its_breaker_and_leave_out_what
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)
     assert await counted() == 7
+
+
+async def test_endpoints_that_come_and_go_leave_the_buckets_and_new_routes_fill_them(rig: Rig) -> None:
+    """What docs/configuration.md says of a change."""
+    one, two = (await rig.upstream("one")).endpoint("1"), (await rig.upstream("two")).endpoint("1")
+    protect = Protect(rate=RateRule(limit=3, per_s=3600.0))
+    await rig.traffic.apply(table(replace(service([one]), protect=protect)))
+    assert await statuses(rig, "/orders", 5) == {200: 3, 429: 2}
+    await rig.traffic.apply(table(replace(service([one, two]), protect=protect), version=2))
+    assert await statuses(rig, "/orders", 2) == {429: 2}
+    await rig.traffic.apply(table(replace(service([one, two], timeout_s=9.0), protect=protect), version=3))
+    assert await statuses(rig, "/orders", 5) == {200: 3, 429: 2}

@@ -260,6 +260,18 @@ async def test_a_store_is_watched(world: FakeWorld) -> None:
     await store.close()
 
 
+async def test_a_watch_that_breaks_is_told(world: FakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        def watch(self, prefix: str, *, after: int) -> Any:
+            raise RuntimeError("the store is broken")
+
+    guards = Guards(world)
+    await guards.load(Broken(world), watch=True)
+    await world.advance(1)
+    assert "guards of guards (store) are watched no longer" in caplog.text
+    assert "the store is broken" in caplog.text
+
+
 def test_the_vocabulary_is_that_of_gapless_yaml() -> None:
     """But for what only the gateway has."""
     for kind in ("rate", "limit", "breaker"):

@@ -98,7 +98,7 @@ class Guards(Collection):
             return
         task = asyncio.get_running_loop().create_task(self._follow(changes, name), name=f"guards of {name}")
         self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+        task.add_done_callback(self._ended)
 
     def read(self, path: Path | str) -> tuple[str, ...]:
         """Take over a file, for code that is not async. Raises ConfigError. Returns the names that changed."""
@@ -124,6 +124,11 @@ class Guards(Collection):
         for task in self._watching:
             task.cancel()
         super().close()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._watching.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s are watched no longer, and stay as they are", task.get_name(), exc_info=error)
 
     async def _follow(self, changes: AsyncIterator[str | ConfigError], source: str) -> None:
         async for found in changes:
