@@ -18,6 +18,7 @@ from gapless.resilience.deadline_layer import deadline
 from gapless.resilience.errors import DeadlineExceeded, Overloaded, Transient, Unsent
 from gapless.resilience.events import CallRetried, GuardEvent, RetriesSpent
 from gapless.resilience.guard import guard, idempotent
+from gapless.resilience.hedge import hedge
 from gapless.resilience.limit import limit
 from gapless.resilience.retry import backoff, retry_after_s
 from gapless.resilience.retry_layer import retry
@@ -229,6 +230,19 @@ async def test_guards_may_share_a_budget_and_a_reload_keeps_it() -> None:
         await outcome(world, alone(script.ask)())
         alone.replace(retry(attempts=2, budget=ratio(0.0, floor_per_s=0.0, burst=2.0), base=0.0))
     assert script.calls == 4 + 2
+
+
+def test_all_policies_of_a_guard_have_the_budget_that_the_outermost_asks_for() -> None:
+    world = FakeWorld()
+    shared = Budget(ratio(0.5), world)
+    shop = guarded(world, retry(idempotent=True), hedge(idempotent=True, budget=shared))
+    assert shop._common.budget is shared
+    shop.replace(retry(idempotent=True, budget=ratio(0.3)), hedge(idempotent=True, budget=ratio(0.1)))
+    own = shop._common.budget
+    assert own is not None
+    assert (own.ratio, shared.ratio) == (ratio(0.3), ratio(0.5))
+    shop.replace(retry(idempotent=True, budget=ratio(0.4)))
+    assert (shop._common.budget, own.ratio) == (own, ratio(0.4))
 
 
 @given(st.lists(st.tuples(st.sampled_from("cwr"), st.floats(0, 0.5)), max_size=80))

@@ -182,6 +182,8 @@ class Guard:
     def _bound(self, policies: Sequence[Policy], common: Common) -> tuple[Layer, ...]:
         kinds = tuple(each.kind for each in policies)
         binding = Binding(guard=self.name, world=self._world, now=self._world.now, kinds=kinds, common=common)
+        budgets = (getattr(each, "budget", None) for each in policies)
+        common.decide(next((each for each in budgets if each is not None), None), self._world)
         return tuple(each.bind(binding) for each in policies)
 
     def _placed(self) -> dict[tuple[str, int], Layer]:

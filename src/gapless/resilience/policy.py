@@ -72,6 +72,17 @@ class Common:
 
     hooks: tuple[GuardHook, ...] = ()
     budget: Budget | None = None
+    shared: bool = False
+    """The budget was given, and may be that of others too: its ratio is not this guard's to change."""
+
+    def decide(self, wanted: Ratio | Budget | None, world: World) -> None:
+        """The tokens stay where only the ratio is another."""
+        if isinstance(wanted, Budget):
+            self.budget, self.shared = wanted, True
+        elif self.budget is None or self.shared:
+            self.budget, self.shared = Budget(wanted or Ratio(), world), False
+        else:
+            self.budget.ratio = wanted or Ratio()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +106,15 @@ class Binding:
         tell(self.common.hooks, event)
 
     def budget(self, wanted: Ratio | Budget | None = None) -> Budget:
-        """The one budget of this guard's retries and hedges. The first policy that says what it wants decides; a
-        `Budget` given instead of a ratio is shared with whoever else has it.
+        """The one budget of this guard's retries and hedges; a `Budget` in place of a ratio is shared with whoever else
+        has it. The outermost policy with a `budget` has decided before any is bound, so that all get the same one.
 
         Each call is deposited once: by retry, or by hedge in a guard without retry (`"retry" not in kinds`).
         """
         common = self.common
-        if isinstance(wanted, Budget):
-            common.budget = wanted
-        elif common.budget is None:
-            common.budget = Budget(wanted or Ratio(), self.world)
-        elif wanted is not None:
-            common.budget.ratio = wanted
+        if common.budget is None:
+            common.decide(wanted, self.world)
+        assert common.budget is not None
         return common.budget
 
 
