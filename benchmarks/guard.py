@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
 import statistics
 import sys
 import time
@@ -106,7 +105,7 @@ def interlock_cells() -> tuple[Cells, Cells]:
             TimeoutStrategy(2.0), CircuitBreakerStrategy(stops("four")), BulkheadStrategy(max_concurrent=200)
         ),
     }
-    calls: Cells = {row: functools.partial(pipeline.call, bare) for row, pipeline in rows.items()}
+    calls: Cells = {row: pipeline(bare) for row, pipeline in rows.items()}
     return {"breaker": stops("async")(bare), **calls}, {"breaker": stops("sync")(bare_sync)}
 
 

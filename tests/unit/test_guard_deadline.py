@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
 from gapless.resilience import deadline as clock
+from gapless.resilience.breaker import breaker
 from gapless.resilience.deadline import (
     from_headers,
     headers,
@@ -22,7 +23,7 @@ from gapless.resilience.deadline import (
     render_grpc,
 )
 from gapless.resilience.deadline_layer import deadline
-from gapless.resilience.errors import DeadlineExceeded
+from gapless.resilience.errors import BreakerOpen, DeadlineExceeded
 from gapless.testing import FakeWorld
 from tests.unit.guard_kit import Script, cancel_everywhere, guarded, outcome
 
@@ -141,6 +142,21 @@ async def test_a_call_that_swallows_its_cancellation_leaves_the_task_uncancelled
         return found, task.cancelling()
 
     assert await outcome(world, run()) == (7, 0)
+
+
+async def test_what_the_deadline_cuts_opens_the_breaker_and_what_clients_cancel_does_not() -> None:
+    """Defect of five breakers of six: calls that an outer timeout cuts never opened them."""
+    world = FakeWorld()
+    shop = guarded(world, deadline(1.0), breaker(minimum=5))
+    ask = shop(Script(world, 9.0).ask)
+    for _ in range(10):
+        task = asyncio.ensure_future(ask())
+        await world.advance(0.5)
+        task.cancel()
+        await world.settle()
+    assert shop.statistics()["policies"]["breaker"]["state"] == "closed"
+    ends = [await outcome(world, ask()) for _ in range(6)]
+    assert [type(end) for end in ends] == [DeadlineExceeded] * 5 + [BreakerOpen]
 
 
 async def test_a_thousand_calls_share_one_timer_that_ends_with_them() -> None:
