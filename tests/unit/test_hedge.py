@@ -18,7 +18,7 @@ from gapless.resilience.breaker import breaker
 from gapless.resilience.budget import Budget, Ratio
 from gapless.resilience.events import CallHedged, HedgeEnded
 from gapless.resilience.hedge import HedgeLayer, hedge
-from gapless.resilience.hedge_delay import LEARN, Quantile, bound, index
+from gapless.resilience.hedge_delay import LEARN, LONGEST_S, Quantile, bound, index
 from gapless.resilience.policy import Binding, Common, Site
 from gapless.testing.world import FakeWorld
 
@@ -276,7 +276,7 @@ async def test_a_quantile_is_learnt_before_anything_is_hedged() -> None:
         await world.sleep(args[0])
 
     call = layer.around(attempt, SITE)
-    for number in range(LEARN + 32):
+    for number in range(LEARN + 50):
         task = asyncio.ensure_future(call((0.01 if number % 50 else 1.0,), {}))
         await world.advance(1.0)
         await task
@@ -355,17 +355,18 @@ def test_a_bucket_is_never_far_above_what_fell_into_it(took_s: float) -> None:
 
 def test_latencies_out_of_range_fall_into_the_outermost_buckets() -> None:
     assert index(0.0) == index(-1.0) == index(1e-12) == 0
-    assert bound(index(1e9)) == 2**12
+    assert bound(index(LONGEST_S * 0.9999)) == LONGEST_S
+    assert bound(0) < 1.1e-6
 
 
-@given(st.lists(st.floats(1e-4, 10), min_size=LEARN, max_size=400))
+@given(st.lists(st.floats(2e-3, 10), min_size=LEARN, max_size=400))
 def test_hardly_more_than_the_share_lies_above_the_estimate_and_just_below_it_does(latencies: list[float]) -> None:
     quantile = Quantile(0.9)
-    for took_s in latencies:
-        quantile.record(took_s)
-    quantile._estimate()
-    assert sum(took_s > quantile.value_s for took_s in latencies) <= 0.1 * 1.25 * len(latencies)
-    assert sum(took_s >= quantile.value_s / 1.07 for took_s in latencies) > 0.1 * len(latencies)
+    quantile.fresh += latencies
+    quantile.learn()
+    wanted = 0.1 * len(latencies)
+    assert sum(took_s > quantile.value_s for took_s in latencies) <= 1.25 * wanted + 2 * wanted**0.5
+    assert sum(took_s >= quantile.value_s / 1.07 for took_s in latencies) > wanted
 
 
 @pytest.mark.parametrize("stragglers", [40, 50, 60])
@@ -373,26 +374,23 @@ def test_stragglers_are_told_from_the_rest_whether_a_little_more_or_less_than_th
     quantile = Quantile(0.95)
     for number in range(1000):
         took_s = 0.1 + number / 10_000 if number < stragglers else 0.008 + number / 500_000
-        quantile.record(math.inf if number % 100 == 7 and number < stragglers else took_s)
-    quantile._estimate()
+        quantile.fresh.append(math.inf if number % 100 == 7 and number < stragglers else took_s)
+    quantile.learn()
     assert 0.0095 < quantile.value_s < 0.011
 
 
 def test_when_too_many_were_ended_before_their_time_there_is_no_estimate() -> None:
     quantile = Quantile(0.95)
-    for number in range(1024):
-        quantile.record(math.inf if number % 2 else 0.01)
+    quantile.fresh += [math.inf, 0.01] * 500
+    quantile.learn()
     assert quantile.value_s == math.inf
 
 
 def test_the_estimate_follows_a_change() -> None:
     quantile = Quantile(0.95)
     assert quantile.value_s == math.inf
-    for _ in range(5000):
-        quantile.record(0.01)
-    for _ in range(5000):
-        quantile.record(0.1)
-    assert quantile.value_s == pytest.approx(0.1, rel=0.07)
-    for _ in range(8000):
-        quantile.record(0.01)
-    assert quantile.value_s == pytest.approx(0.01, rel=0.07)
+    for took_s, calls in ((0.01, 5000), (0.1, 5000), (0.01, 8000)):
+        for _ in range(calls // 50):
+            quantile.fresh += [took_s] * 50
+            quantile.learn()
+        assert quantile.value_s == pytest.approx(took_s, rel=0.07)

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 from gapless.core.errors import ConfigError
 from gapless.resilience import deadline
 from gapless.resilience.budget import Budget, Ratio
-from gapless.resilience.hedge_delay import Fixed, Quantile
+from gapless.resilience.hedge_delay import EVERY, Fixed, Quantile
 from gapless.resilience.hedge_race import Race
 from gapless.resilience.hedge_timer import RACE, TASK, Entry, Timer
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Kwargs, Layer, Site, Statistics
@@ -111,11 +111,12 @@ class HedgeLayer(Layer):
 
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
         cap, delay, deposit = self.state.cap, self.state.delay, self.budget
+        note, alone = delay.fresh.append, self._alone(call)
         if "retry" in self.binding.kinds:  # it deposits
             deposit = Budget(Ratio(), self.binding.world)
         may, lost, now, ends = self._may(site), self._lost, self.binding.now, deadline.current.get
         here, thread, task_of, context = self._timers(call), get_ident, asyncio.current_task, copy_context
-        timer = Timer(self.binding.world)  # of the loop that called last: nearly always the only one
+        timer = Timer(self.binding.world, delay)  # of the loop that called last: nearly always the only one
 
         async def hedged(args: Args, kwargs: Kwargs) -> Any:
             nonlocal timer
@@ -124,9 +125,7 @@ class HedgeLayer(Layer):
             began, end = now(), ends()
             due = began + delay.value_s
             if due >= end or not may(args, kwargs):
-                result = await call(args, kwargs)
-                delay.record(now() - began)
-                return result
+                return await alone(args, kwargs)
             mine = timer
             if mine.thread != thread() or (task := task_of(mine.loop)) is None:
                 mine = timer = here()
@@ -144,10 +143,24 @@ class HedgeLayer(Layer):
             waiting.pop(token, None)
             if entry[RACE] is not None:
                 return await entry[RACE].answered(result)
-            delay.record(now() - began)
+            note(now() - began)  # the timer takes it in
             return result
 
         return hedged
+
+    def _alone(self, call: AsyncCall) -> AsyncCall:
+        """Without a hedge: nothing is known yet, the deadline comes first, or asking twice is not safe."""
+        delay, now = self.state.delay, self.binding.now
+
+        async def alone(args: Args, kwargs: Kwargs) -> Any:
+            began = now()
+            result = await call(args, kwargs)
+            delay.fresh.append(now() - began)
+            if len(delay.fresh) >= EVERY:
+                delay.learn()
+            return result
+
+        return alone
 
     async def _lost(self, entry: Entry, error: BaseException) -> Any:
         """The first attempt has no answer."""
@@ -170,7 +183,7 @@ class HedgeLayer(Layer):
         def here() -> Timer:
             loop = asyncio.get_running_loop()
             if loop not in timers:
-                timers[loop] = Timer(self.binding.world, race, loop)
+                timers[loop] = Timer(self.binding.world, self.state.delay, race, loop)
             timers[loop].thread = get_ident()
             return timers[loop]
 
@@ -207,7 +220,7 @@ class HedgeLayer(Layer):
 
     def learn(self, took_s: float) -> None:
         """Of a first attempt; infinite when it was ended before its time."""
-        self.state.delay.record(took_s)
+        self.state.delay.fresh.append(took_s)
 
     def learn_from_cut(self) -> None:
         """A first attempt was cancelled. If that was the deadline's doing, it was too slow."""

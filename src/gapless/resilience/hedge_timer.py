@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gapless.core.ports import World
+from gapless.resilience.hedge_delay import EVERY, Fixed, Quantile
 from gapless.resilience.hedge_race import Race
 
 DUE, TASK, BEFORE, BEGAN, END, ARGS, KWARGS, CONTEXT, RACE = range(9)
@@ -19,11 +20,12 @@ cancellations had been asked for; when it began and must end; arguments and cont
 class Timer:
     """The calls of one function in one event loop."""
 
-    __slots__ = ("_cancel", "_race", "_world", "armed_at", "loop", "thread", "waiting")
+    __slots__ = ("_cancel", "_delay", "_race", "_world", "armed_at", "loop", "thread", "waiting")
 
     def __init__(
         self,
         world: World,
+        delay: Quantile | Fixed,
         race: Callable[[Entry], Race] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         thread: int = -1,
@@ -35,7 +37,7 @@ class Timer:
         """In the order in which they began, which is nearly that in which they are due: the quantile moves slowly.
         Whoever adds to it arms the timer when `armed_at` is later. Whose entry is gone was rung for."""
         self.armed_at = math.inf
-        self._world, self._race = world, race
+        self._world, self._delay, self._race = world, delay, race
         self._cancel: Callable[[], None] | None = None
 
     def task(self) -> asyncio.Task[Any]:
@@ -52,7 +54,8 @@ class Timer:
         self._cancel = self._world.after(max(at - self._world.now(), 0.0), self._ring)
 
     def _ring(self) -> None:
-        """Hedge what is due; look again when the next one may be. With nothing under way there is no timer."""
+        """Hedge what is due; look again when the next one may be. With nothing under way there is no timer. What the
+        calls have taken is learnt here, too, so that they do not have to."""
         self.armed_at, self._cancel = math.inf, None
         now, waiting = self._world.now(), self.waiting
         while waiting and waiting[token := next(iter(waiting))][DUE] <= now:
@@ -60,3 +63,5 @@ class Timer:
             entry[RACE] = self._race(entry) if self._race else None
         if waiting:
             self.arm(next(iter(waiting.values()))[DUE])
+        if len(self._delay.fresh) >= EVERY:
+            self._delay.learn()
