@@ -21,30 +21,24 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gapless.core.ports import World
 from gapless.resilience import deadline
 from gapless.resilience.errors import DeadlineExceeded
-from gapless.resilience.events import GuardHook, LeakFound, tell
 from gapless.resilience.pool_errors import PoolClosed, not_connected, too_late
 from gapless.resilience.pool_figures import Counts, PoolFigures
 from gapless.resilience.pool_limits import PoolLimits, broken_by, let_go
 from gapless.resilience.pool_state import Place, PoolState, Slot, line_of
 
+if TYPE_CHECKING:
+    from gapless.resilience.events import GuardHook
+
 C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
 
 _log = logging.getLogger("gapless.pool")
 
 Turn = asyncio.Future[Slot[C]]
-
-
-class ConnectionPool(Protocol[C_co]):
-    """What code that borrows connections needs to know of a pool."""
-
-    def acquire(self) -> Checkout[C_co]: ...
-    def statistics(self) -> PoolFigures: ...
 
 
 class Pool(Generic[C]):
@@ -342,6 +336,8 @@ class Pool(Generic[C]):
         place = line_of(slot.place)
         _log.warning("pool %r: a connection is out for %.1f s since %s and not given back", self.name, age_s, place)
         if self.hooks:
+            from gapless.resilience.events import LeakFound, tell  # a third of this module's import time
+
             tell(self.hooks, LeakFound(guard=self.name, policy="pool", place=place, age_s=age_s))
 
     def _give_up(self, drain_s: float) -> None:
@@ -372,16 +368,16 @@ class Pool(Generic[C]):
         return task
 
 
-class Checkout(Generic[C_co]):
+class Checkout(Generic[C]):
     """One borrowing. Enter it once."""
 
     __slots__ = ("_place", "_pool", "_slot")
 
-    def __init__(self, pool: Pool[C_co], place: Place) -> None:
+    def __init__(self, pool: Pool[C], place: Place) -> None:
         self._pool, self._place = pool, place
-        self._slot: Slot[C_co] | None = None
+        self._slot: Slot[C] | None = None
 
-    async def __aenter__(self) -> C_co:
+    async def __aenter__(self) -> C:
         slot = self._pool.take(self._place)
         if slot is None:
             slot = await self._pool.queue(self._place)

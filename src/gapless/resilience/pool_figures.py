@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+C_co = TypeVar("C_co", covariant=True)
 
 WAIT_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 """From a hand-over within one pass of the loop to longer than any caller should wait for a connection."""
@@ -55,6 +58,12 @@ class HasFigures(Protocol):
     """Whatever can be watched as a pool."""
 
     def statistics(self) -> PoolFigures: ...
+
+
+class ConnectionPool(HasFigures, Protocol[C_co]):
+    """What code that borrows connections needs to know of a pool."""
+
+    def acquire(self) -> AbstractAsyncContextManager[C_co]: ...
 
 
 @dataclass(slots=True)
