@@ -394,3 +394,44 @@ def test_the_estimate_follows_a_change() -> None:
             quantile.fresh += [took_s] * 50
             quantile.learn()
         assert quantile.value_s == pytest.approx(took_s, rel=0.07)
+
+
+step = st.tuples(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 100.0]), st.booleans())
+
+
+@given(
+    plan=st.lists(step, min_size=3, max_size=3),
+    gone_at=st.sampled_from([None, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5]),
+    end=st.sampled_from([math.inf, 1.0, 1.7, 2.5]),
+    most=st.integers(1, 2),
+)
+def test_whatever_happens_nobody_is_left_running_and_the_outcome_is_that_of_some_attempt(
+    plan: list[tuple[float, bool]], gone_at: float | None, end: float, most: int
+) -> None:
+    async def main() -> None:
+        world = FakeWorld()
+        steps = [(took_s, OSError(str(number))) if fails else took_s for number, (took_s, fails) in enumerate(plan)]
+        other = Other(world, *steps)
+        layer = bound_to(world, 1.0, max=most, share=1.0)
+        task = asyncio.ensure_future(_by(end, layer.around(other, SITE)))
+        if gone_at is not None:
+            world.after(gone_at, task.cancel)
+        await world.advance(10)
+        overdue = not task.done()
+        if overdue:
+            task.cancel()
+            await world.advance(1)
+        assert len(other.ended) == len(other.began) <= 1 + most
+        assert all(at < end for at in other.began)
+        assert world.pending == 0
+        if overdue:
+            assert [how for _, how in other.ended if how == "answered"] == []
+        elif not task.cancelled() and task.exception() is None:
+            assert (task.result(), "answered") in other.ended
+            assert task.cancelling() == 0
+        elif not task.cancelled():
+            assert str(task.exception()) == "0"
+        else:
+            assert gone_at is not None
+
+    asyncio.run(main())
