@@ -33,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # tests.integra
 RATE = 500
 BURST = 50
 PATIENCE_S = 60
+GROUP = 5
+"""Calls that come together."""
 Acquire = Callable[[str], Any]
 
 
@@ -244,11 +246,12 @@ async def worker(how: str, url: str, seconds: float, begin: float) -> dict[str, 
     await client.ping()
     await asyncio.sleep(begin - time.time())
     while (now := time.time()) < begin + seconds:
-        began = clock()
-        if await call():
-            admitted.append(now - begin)
-        times.append(clock() - began)
-        await asyncio.sleep(0.001)
+        for _ in range(GROUP):
+            began = clock()
+            if await call():
+                admitted.append(now - begin)
+            times.append(clock() - began)
+        await asyncio.sleep(0.002)
     await client.aclose()
     return {"admitted": admitted, "times": times}
 

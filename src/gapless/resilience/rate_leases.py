@@ -118,6 +118,8 @@ class Leases:
                     self._want(lease)
                 self.wake()
             return 0.0
+        if now < lease.retry_at and self._local is None and now - self._asked_at <= ANSWER_S:
+            return lease.retry_at - now  # Redis has said so; to ask again before would be in vain
         return self._without(lease, now)
 
     def _first(self, key: Hashable, now: float) -> Lease:
