@@ -3,7 +3,7 @@ VENV_PYTHON := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit integration e2e bench lock clean
+.PHONY: help setup packages demo test check unit integration e2e bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -14,7 +14,10 @@ setup: ## make .venv with pinned packages (instant when nothing has changed)
 demo: setup ## run the shop, deploy good and bad releases, kill things, count lost requests (ARGS=--help)
 	$(VENV_PYTHON) examples/shop/demo.py $(ARGS)
 
-test: check ## check, then every test, with coverage
+packages:
+	@scripts/test-packages.sh
+
+test: check packages ## check, then every test, with coverage
 	$(VENV_PYTHON) -m pytest tests/unit tests/integration tests/e2e --cov=gapless --cov-report=term
 
 check: setup ## lint, format, types, layers
@@ -26,7 +29,7 @@ check: setup ## lint, format, types, layers
 unit: setup ## unit tests: no sleep, no process
 	$(VENV_PYTHON) -m pytest tests/unit $(ARGS)
 
-integration: setup ## tests with real processes and sockets
+integration: setup packages ## tests with real processes and sockets
 	$(VENV_PYTHON) -m pytest tests/integration $(ARGS)
 
 e2e: setup ## tests of the whole system behind a real Envoy

@@ -26,6 +26,7 @@ ROOTS = (
     "envoy/extensions/common/matching/v3/extension_matcher.proto",
     "envoy/extensions/filters/common/matcher/action/v3/skip_action.proto",
     "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
+    "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
     "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto",

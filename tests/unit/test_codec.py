@@ -6,6 +6,7 @@ import json
 import string
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -23,6 +24,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(-(2**53), 2**53),
     str: st.text(string.printable + "äß東🦀", max_size=8),
     bool: st.booleans(),
+    NoneType: st.none(),
 }
 
 
@@ -32,6 +34,8 @@ def any_of(kind: Any) -> st.SearchStrategy[Any]:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return st.builds(kind, **{field.name: any_of(hints[field.name]) for field in fields(kind)})
+    if origin is UnionType:
+        return st.one_of([any_of(each) for each in arguments])
     if origin is Mapping:
         return st.dictionaries(any_of(arguments[0]), any_of(arguments[1]), max_size=3)
     if origin is tuple and arguments[-1] is Ellipsis:

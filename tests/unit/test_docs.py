@@ -26,6 +26,10 @@ SECTIONS = {
     "services.NAME.routes": ("services", "NAME", "routes", 0),
     "services.NAME.rollout": ("services", "NAME", "rollout"),
     "services.NAME.objective": ("services", "NAME", "objective"),
+    "services.NAME.protect": ("services", "NAME", "protect"),
+    "services.NAME.protect.rate": ("services", "NAME", "protect", "rate"),
+    "services.NAME.protect.limit": ("services", "NAME", "protect", "limit"),
+    "services.NAME.protect.breaker": ("services", "NAME", "protect", "breaker"),
 }
 ALL_VERBS = [verb for verbs in VERBS.values() for verb in verbs]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
+from gapless.config.base import Settings
 from gapless.config.document import Document, Path, Problem
-from gapless.config.settings import FileSettings, Settings
+from gapless.config.settings import FileSettings
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -51,7 +53,7 @@ def _what(detail: ErrorDetails, path: Path) -> str:
     if kind in _BOUNDS:
         word, bound = _BOUNDS[kind]
         return f"{value} must be {word} {detail['ctx'][bound]:g}"
-    if kind == "enum":
+    if kind in ("enum", "literal_error"):
         return f"{_shown(value)} is none of {detail['ctx']['expected']}{_meant(str(value), detail['ctx']['expected'])}"
     what = _KINDS.get(kind) or detail["msg"].removeprefix("Value error, ")
     return f"{_shown(value)}: {what}" if _is_plain(value) else what
@@ -84,10 +86,16 @@ def known_keys(path: Path) -> list[str]:
     kind: Any = FileSettings
     for part in path:
         if isinstance(kind, type) and issubclass(kind, Settings):
-            kind = kind.model_fields[str(part)].annotation
+            kind = _optional(kind.model_fields[str(part)].annotation)
         else:
             kind = next(inner for inner in _flat(get_args(kind)) if issubclass(inner, Settings))
     return list(kind.model_fields)
+
+
+def _optional(kind: Any) -> Any:
+    """The settings in `Settings | None`; anything else as it is."""
+    inner = list(_flat(get_args(kind)))
+    return inner[0] if NoneType in inner and issubclass(inner[0], Settings) else kind
 
 
 def _flat(kinds: tuple[Any, ...]) -> Iterator[type]:

@@ -8,8 +8,10 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from gapless.config.base import Settings
+from gapless.config.guards import ProtectSettings
 from gapless.config.quantities import Duration, PositiveDuration, Share, Step
 from gapless.core.model import BUCKETS, Address, Objective, RolloutPolicy, Route, Service, SplitBy, Strategy
 
@@ -112,12 +114,6 @@ Command = Annotated[
 ]
 
 
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class RouteSettings(Settings):
     path: Annotated[
         str,
@@ -125,9 +121,14 @@ class RouteSettings(Settings):
         Field(description="Prefix of the path; the longest one that fits wins.", examples=["/orders"]),
     ] = "/"
     host: Annotated[str, Field(min_length=1, description="Host name, `*` for any.", examples=["shop.example"])] = "*"
+    protect: Annotated[
+        ProtectSettings | None,
+        Field(description="Policies for this route; they go before the service's, policy by policy."),
+    ] = None
 
     def value(self) -> Route:
-        return Route(path=self.path, host=self.host.lower())
+        protect = self.protect.value() if self.protect else None
+        return Route(path=self.path, host=self.host.lower(), protect=protect)
 
 
 class RolloutSettings(Settings):
@@ -223,7 +224,7 @@ class ServiceSettings(Settings):
             description="Environment variables; `{state}` in a value is the state directory.",
             examples=[{"DATA": "{state}/data"}],
         ),
-    ] = {}
+    ] = Field(default_factory=dict)
     ready: Annotated[
         str,
         BeforeValidator(lambda value: _ready(_text(value))),
@@ -240,6 +241,9 @@ class ServiceSettings(Settings):
     ] = _SERVICE.timeout_s
     rollout: RolloutSettings = Field(default_factory=RolloutSettings, description="How releases are moved.")
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings, description="What users are promised.")
+    protect: Annotated[
+        ProtectSettings | None, Field(description="Policies that stand before the service, in gateway and instances.")
+    ] = None
 
     def value(self, name: str, base: Path) -> Service:
         return Service(
@@ -258,6 +262,7 @@ class ServiceSettings(Settings):
             timeout_s=self.timeout,
             rollout=self.rollout.value(),
             objective=self.objective.value(),
+            protect=self.protect.value() if self.protect else None,
         )
 
     def _ready_path(self) -> str:

@@ -31,6 +31,7 @@ def _service_table(service: Service, split: Split, instances: list[Instance]) ->
         endpoints=tuple(endpoints),
         routes=service.routes,
         timeout_s=service.timeout_s,
+        protect=service.protect,
     )
 
 

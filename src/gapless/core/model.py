@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gapless.core.protect import Protect
+
 BUCKETS = 10_000
 
 
@@ -29,6 +31,8 @@ class Route:
 
     path: str = "/"
     host: str = "*"
+    protect: Protect | None = None
+    """Goes before the service's, policy by policy."""
 
 
 class Strategy(StrEnum):
@@ -94,6 +98,7 @@ class Service:
     """The gateway's deadline for one request, retries included."""
     rollout: RolloutPolicy = RolloutPolicy()
     objective: Objective = Objective()
+    protect: Protect | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +207,7 @@ class ServiceTable:
     endpoints: tuple[Endpoint, ...]
     routes: tuple[Route, ...] = ()
     timeout_s: float = 15.0
+    protect: Protect | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

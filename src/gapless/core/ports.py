@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gapless.core.events import Event
-from gapless.core.model import Instance, Release, RouteTable, Service, Window
+if TYPE_CHECKING:
+    from gapless.core.events import Event
+    from gapless.core.model import Instance, Release, RouteTable, Service, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +223,10 @@ class World(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None: ...
+    def pause(self, seconds: float) -> None:
+        """`sleep` for code without a loop: blocks the thread."""
+        ...
+
     def random(self) -> float:
         """Uniform in [0, 1)."""
         ...

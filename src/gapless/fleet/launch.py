@@ -8,6 +8,7 @@ from pathlib import Path
 from gapless.core.errors import InstanceFailed
 from gapless.core.model import Instance, Release, Service
 from gapless.fleet.process import INSTANCE, STATE
+from gapless.service.protect_rules import VARIABLE, render
 
 INHERITED = (
     "HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TERM", "TMPDIR", "TZ",
@@ -84,7 +85,8 @@ def environment(
     taken = {k: v for k, v in inherited.items() if k in INHERITED or k.startswith(("LC_", "GAPLESS_"))}
     if first:
         taken["PATH"] = ":".join(filter(None, (str(first), taken.get("PATH", ""))))
-    settings = {**service.env, **release.env}
+    taken.pop(VARIABLE, None)  # of an instance in which this control plane runs
+    settings, rules = {**service.env, **release.env}, render(service)
     return {
         **taken,
         "PYTHONUNBUFFERED": "1",  # or the last words of a crash stay in a buffer
@@ -94,4 +96,5 @@ def environment(
         INSTANCE: instance.id,
         STATE: str(state),
         "GAPLESS_DISCOVERY": str(state / "control.sock"),
+        **({VARIABLE: rules} if rules else {}),
     }

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gapless.resilience.budget import Ratio
+from gapless.resilience.deadline import LONGEST_DIGITS
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Idempotent by RFC 9110 §9.2.2."""
 RETRIED_STATUSES = frozenset({502, 503, 504})
 """Answers of somebody who could not answer, rather than of the application."""
+
+
+RATIO = Ratio()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +32,7 @@ class RetryPolicy:
     base_s: float = 0.025
     cap_s: float = 0.25
     """Full jitter: a wait is uniform in [0, min(cap, base · 2ⁿ)]; it spreads a herd and is short beside a deadline."""
-    ratio: float = 0.2
-    """Retries per request in the long run."""
-    floor_per_s: float = 1.0
-    """Retries that are always granted, so that a quiet service may retry its rare requests."""
-    burst: float = 10.0
-    """The most that a budget saves up."""
+    budget: Ratio = RATIO
 
 
 def repeatable(method: str, idempotency_key: str) -> bool:
@@ -39,36 +40,26 @@ def repeatable(method: str, idempotency_key: str) -> bool:
     return method in SAFE_METHODS or bool(idempotency_key)
 
 
-def backoff(policy: RetryPolicy, attempt: int, dice: float) -> float:
-    """Seconds to wait after the `attempt`-th failure (from 1). `dice` is uniform in [0, 1)."""
-    return dice * min(policy.cap_s, policy.base_s * 2.0 ** min(max(attempt - 1, 0), 30))
+def backoff(base_s: float, cap_s: float, attempt: int, dice: float) -> float:
+    """Seconds to wait after the `attempt`-th failure (from 1). `dice` is uniform in [0, 1): full jitter."""
+    return dice * min(cap_s, base_s * 2.0 ** min(max(attempt - 1, 0), 30))
 
 
-@dataclass(slots=True)
-class Budget:
-    """Tokens: each request adds `ratio`, time adds `floor_per_s`, each retry takes one."""
+def retry_after_s(value: str | bytes | float | None, time: float) -> float:
+    """Seconds that a Retry-After asks to wait (RFC 9110 §10.2.3): a number or an HTTP date, which is why the time of
+    day is asked for. 0 for what is neither: a bad header must not fail a call."""
+    if isinstance(value, int | float):
+        return max(float(value), 0.0)
+    text = value.decode("latin-1") if isinstance(value, bytes) else value or ""
+    if text.isascii() and text.isdigit():
+        return float(text) if len(text) <= LONGEST_DIGITS else 0.0
+    return max(_date(text) - time, 0.0) if text.endswith("GMT") else 0.0
 
-    policy: RetryPolicy
-    tokens: float = 0.0
-    at: float = 0.0
 
-    @classmethod
-    def full(cls, policy: RetryPolicy, now: float) -> Budget:
-        return cls(policy, policy.burst, now)
+def _date(text: str) -> float:
+    from email.utils import parsedate_to_datetime  # 5 ms of imports that few need
 
-    def deposit(self, now: float) -> None:
-        """A request was begun."""
-        self._refill(now)
-        self.tokens = min(self.tokens + self.policy.ratio, self.policy.burst)
-
-    def withdraw(self, now: float) -> bool:
-        """Take a token for a retry; False when there is none."""
-        self._refill(now)
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
-
-    def _refill(self, now: float) -> None:
-        grown = self.tokens + max(now - self.at, 0.0) * self.policy.floor_per_s
-        self.tokens, self.at = min(grown, self.policy.burst), now
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return 0.0

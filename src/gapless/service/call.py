@@ -73,12 +73,6 @@ def again(response: Response, method: str, idempotency_key: str) -> bool:
     return response.status in retry.RETRIED_STATUSES and retry.repeatable(method, idempotency_key)
 
 
-def retry_after_s(response: Response | None) -> float:
-    """The least wait that the answer asks for, in seconds; dates are ignored (RFC 9110 §10.2.3)."""
-    value = response.headers.get("retry-after", "") if response else ""
-    return float(value) if value.isdigit() else 0.0
-
-
 def report(service: str, why: str, attempts: Sequence[Attempt], most: int = 10) -> str:
     """The message of Unavailable: why, and each place that was asked."""
     tried = "".join(f"\n  {attempt}" for attempt in attempts[-most:])

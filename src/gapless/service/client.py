@@ -21,9 +21,10 @@ from gapless.discovery.loads import Loads
 from gapless.observe.log import request_id
 from gapless.observe.metrics import Meter
 from gapless.resilience import deadline, retry
+from gapless.resilience.budget import Budget
 from gapless.resilience.deadline import within
 from gapless.service import inbound
-from gapless.service.call import Attempt, again, body_of, headers_of, judged, pools, report, retry_after_s
+from gapless.service.call import Attempt, again, body_of, headers_of, judged, pools, report
 from gapless.service.transport import Broken, HttpTransport, Response, Sending, Transport, Unsent
 
 FIND_S = 10.0
@@ -78,7 +79,7 @@ class Client:
         self._policy = policy or retry.RetryPolicy()
         self._transport = transport or HttpTransport()
         self._loads = Loads(self._world)
-        self._budget = retry.Budget.full(self._policy, self._world.now())
+        self._budget = Budget(self._policy.budget, self._world)
         self._attempts = (meter or Meter()).counter(
             "gapless_client_attempts", "Requests sent to other services, by how they ended", ("service", "outcome")
         )
@@ -144,7 +145,7 @@ class Client:
         table = await self._found(call)
         if deadline_s is None:
             call.end = min(call.end, now + table.timeout_s)
-        self._budget.deposit(now)
+        self._budget.calls += 1
         return await self._answer(call)
 
     async def _found(self, call: _Call) -> ServiceTable:
@@ -242,8 +243,9 @@ class Client:
         if not self._choose_left(call):
             call.tried.clear()
             call.rounds += 1
-        dice = self._world.random()
-        wait_s = max(retry.backoff(self._policy, call.sent + call.rounds, dice), retry_after_s(last))
+        pause_s = retry.backoff(self._policy.base_s, self._policy.cap_s, call.sent + call.rounds, self._world.random())
+        asked = last.headers.get("retry-after") if last else None
+        wait_s = max(pause_s, retry.retry_after_s(asked, self._world.time()))
         return wait_s if now + wait_s + LEAST_S < call.end else None
 
     def _choose_left(self, call: _Call) -> bool:
@@ -255,7 +257,7 @@ class Client:
             return call.rounds < self._policy.rounds
         if not call.repeatable or call.sent >= self._policy.attempts:
             return False
-        return self._budget.withdraw(self._world.now())
+        return self._budget.withdraw()
 
     def _why(self, call: _Call) -> str:
         if self._world.now() + LEAST_S >= call.end:

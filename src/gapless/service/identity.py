@@ -18,10 +18,13 @@ class Identity:
     """The control plane's state directory."""
     discovery: str = ""
     """The control plane's socket, which streams the routing table."""
+    protect: str = ""
+    """The policies before the service, as `service.protect_rules` writes them."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Identity:
-        """From GAPLESS_SERVICE, GAPLESS_RELEASE, GAPLESS_INSTANCE, GAPLESS_STATE and GAPLESS_DISCOVERY."""
+        """From the variables GAPLESS_SERVICE, GAPLESS_RELEASE, GAPLESS_INSTANCE, GAPLESS_STATE, GAPLESS_DISCOVERY and
+        GAPLESS_PROTECT."""
         known = os.environ if env is None else env
         return cls(
             service=known.get("GAPLESS_SERVICE", ""),
@@ -29,4 +32,5 @@ class Identity:
             instance=known.get("GAPLESS_INSTANCE", ""),
             state=known.get("GAPLESS_STATE", ""),
             discovery=known.get("GAPLESS_DISCOVERY", ""),
+            protect=known.get("GAPLESS_PROTECT", ""),
         )

@@ -191,7 +191,7 @@ class Service:
         info = self.meter.gauge("gapless_workers", "Workers by what they run", ("service", "release", "instance"))
         info.labels(self.name, self.identity.release, self.identity.instance).set(1)
         return Requests(
-            self._inner,
+            self._protected(),
             self._probes(),
             self.identity,
             world=self.world,
@@ -199,6 +199,18 @@ class Service:
             deadline_s=self._deadline_s,
             state=self._state,
         )
+
+    def _protected(self) -> App:
+        """The wrapped app behind the policies that gapless.yaml gives it, if it does. Raises ConfigError."""
+        if not self.identity.protect:
+            return self._inner
+        from gapless.service.protect import Protected
+        from gapless.service.protect_metrics import observe_guards
+        from gapless.service.protect_rules import guards, parse
+
+        found = guards(self.name, parse(self.identity.protect), self.world)
+        observe_guards(self.meter, [guard for _, guard in found])
+        return Protected(self._inner, found)
 
     # The life of it.
 

@@ -9,18 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gapless.testing.clock import FakeClock, fake_clock
+    from gapless.testing.faults import fault
     from gapless.testing.store import STORE_CHECKS, StoreRig, check_store
     from gapless.testing.world import FakeProcess, FakeWorld, Spawned
 
-__all__ = ["STORE_CHECKS", "FakeProcess", "FakeWorld", "Spawned", "StoreRig", "check_store"]
+__all__ = [
+    "STORE_CHECKS",
+    "FakeClock",
+    "FakeProcess",
+    "FakeWorld",
+    "Spawned",
+    "StoreRig",
+    "check_store",
+    "fake_clock",
+    "fault",
+]
 
 _HOMES = {
+    "FakeClock": "gapless.testing.clock",
     "FakeProcess": "gapless.testing.world",
     "FakeWorld": "gapless.testing.world",
     "STORE_CHECKS": "gapless.testing.store",
     "Spawned": "gapless.testing.world",
     "StoreRig": "gapless.testing.store",
     "check_store": "gapless.testing.store",
+    "fake_clock": "gapless.testing.clock",
+    "fault": "gapless.testing.faults",
 }
 
 

@@ -131,6 +131,10 @@ class FakeWorld:
         finally:
             cancel()
 
+    def pause(self, seconds: float) -> None:
+        """Time passes at once: a thread that waits has nobody who could `advance` meanwhile."""
+        self._now += max(seconds, 0.0)
+
     def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
         timer = _Timer(due=self._now + max(seconds, 0.0), order=next(self._order), call=call)
         heapq.heappush(self._timers, timer)

@@ -21,7 +21,7 @@ from typing import Any
 
 from gapless.core.model import HISTOGRAM_BOUNDS_S, Window
 from gapless.core.ports import World
-from gapless.gateway.envoy.clusters import cluster_name
+from gapless.gateway.envoy.clusters import cluster_name, split_name
 
 KEPT_S = 900
 """How far back windows can look. A busy release costs some 2 kB a second."""
@@ -35,6 +35,9 @@ SLOWEST_KEPT_S = 60
 """The analysis looks every second; what it has missed for so long it judges by the histogram alone."""
 
 SWITCHING_PROTOCOLS = 101
+
+NOBODY = cluster_name("", "")
+"""No release of ours was asked; nor was one when the gateway's rate limit has refused."""
 
 
 @dataclass(slots=True)
@@ -77,8 +80,8 @@ class AccessLog:
         now = self._now()
         for entry in message.http_logs.log_entry:
             common = entry.common_properties
-            cluster = common.upstream_cluster
-            if cluster:
+            cluster = cluster_name(*split_name(common.upstream_cluster))
+            if cluster != NOBODY and not common.response_flags.rate_limited:
                 failed, latency_s = _outcome(entry.response, common)
                 user = entry.request.request_headers.get("x-user-id", "")
                 now.setdefault(cluster, Second()).add(failed, user, latency_s)

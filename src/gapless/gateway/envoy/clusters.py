@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from gapless.core.model import Endpoint
+from gapless.core.protect import BreakerRule
+from gapless.gateway.envoy.limits import MARK, outlier_detection, thresholds
 
 CONNECT_TIMEOUT = "1s"
 """Instances are near; one that does not accept within a second is asked nothing, and the request goes elsewhere."""
@@ -34,20 +36,22 @@ EJECTED_S = "5s"
 long). An application's own 500 never ejects: the release is at fault then, and judging it is the rollout's work."""
 
 
-def cluster_name(service: str, release: str) -> str:
-    """`orders@1.5.0`; a service's name has no `@`."""
-    return f"{service}@{release}"
-
-
-def split_name(cluster: str) -> tuple[str, str]:
-    """(service, release) of a cluster; ("", "") for one that is not ours."""
-    service, at, release = cluster.partition("@")
-    return (service, release) if at else ("", "")
+def cluster_name(service: str, release: str, mark: str = "") -> str:
+    """`orders@1.5.0`, or `orders~1f2e3d4c@1.5.0` with `limits.breaker_mark`; a service's name has neither sign."""
+    return f"{service}{mark}@{release}"
 
 
 @lru_cache(maxsize=10_000)
-def cluster(name: str) -> dict[str, Any]:
-    """envoy.config.cluster.v3.Cluster: depends on its name alone. Not to be changed: it is shared between calls."""
+def split_name(cluster: str) -> tuple[str, str]:
+    """(service, release) of a cluster; ("", "") for one that is not ours."""
+    service, at, release = cluster.partition("@")
+    return (service.partition(MARK)[0], release) if at else ("", "")
+
+
+@lru_cache(maxsize=10_000)
+def cluster(name: str, breaker: BreakerRule | None = None) -> dict[str, Any]:
+    """envoy.config.cluster.v3.Cluster: depends on its name alone, which tells the breaker. Not to be changed: it is
+    shared between calls."""
     return {
         "name": name,
         "type": "EDS",
@@ -57,8 +61,8 @@ def cluster(name: str) -> dict[str, Any]:
         # 0: with no healthy host say 503 rather than ask the sick ones. 0s: 35 ms instead of 1 s until a change acts.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "ignore_health_on_host_removal": True,
-        "outlier_detection": _outlier_detection(),
-        "circuit_breakers": {"thresholds": [_thresholds()]},
+        "outlier_detection": {**_outlier_detection(), **(outlier_detection(breaker) if breaker else {})},
+        "circuit_breakers": {"thresholds": [{**_thresholds(), **(thresholds(breaker) if breaker else {})}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _http()},
     }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from gapless.core.model import Address
+from gapless.gateway.envoy.limits import rate_limit_filter, refusals
 from gapless.gateway.envoy.retries import repeatable
 
 NAME = "gapless"
@@ -48,7 +49,9 @@ def _http() -> dict[str, Any]:
         "request_headers_timeout": HEADERS_TIMEOUT,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "access_log": [{"name": "envoy.access_loggers.http_grpc", "typed_config": _access_log()}],
+        "local_reply_config": refusals(),
         "http_filters": [
+            rate_limit_filter(),
             {"name": "repeatable", "typed_config": repeatable()},
             {"name": "envoy.filters.http.router", "typed_config": _router()},
         ],

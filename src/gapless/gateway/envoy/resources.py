@@ -7,6 +7,7 @@ from typing import Any
 
 from gapless.core.model import Address, RouteTable
 from gapless.gateway.envoy.clusters import cluster, cluster_name, load
+from gapless.gateway.envoy.limits import breaker_mark, breaker_of
 from gapless.gateway.envoy.listener import NAME, listener
 from gapless.gateway.envoy.routes import route_configuration
 from gapless.gateway.shares import releases
@@ -35,9 +36,10 @@ def resources(table: RouteTable, listen: Address) -> Resources:
     clusters: dict[str, dict[str, Any]] = {}
     loads: dict[str, dict[str, Any]] = {}
     for service in table.services:
+        breaker = breaker_of(service)
         for release in releases(service):
-            name = cluster_name(service.service, release)
-            clusters[name] = cluster(name)
+            name = cluster_name(service.service, release, breaker_mark(breaker))
+            clusters[name] = cluster(name, breaker)
             loads[name] = load(name, [e for e in service.endpoints if e.release == release])
     routes = {NAME: route_configuration(table)}
     return Resources({CLUSTER: clusters, LOAD: loads, LISTENER: {NAME: listener(listen)}, ROUTES: routes})

@@ -22,17 +22,28 @@ from functools import lru_cache
 from typing import Any
 
 from gapless.core.model import Route, RouteTable, ServiceTable, Split, SplitBy
+from gapless.core.protect import RateRule
 from gapless.gateway.envoy.clusters import cluster_name
+from gapless.gateway.envoy.limits import (
+    USER_HEADER,
+    breaker_mark,
+    breaker_of,
+    rate_limits,
+    rate_of,
+    rated_route,
+    unrated,
+)
 from gapless.gateway.envoy.listener import NAME
 from gapless.gateway.envoy.retries import DRAINING_HEADER, retry_policy
 from gapless.gateway.match import candidates
 from gapless.gateway.shares import Shares, answered_shares, reachable
 
 Json = dict[str, Any]
+Limits = tuple[RateRule | None, bool]
+"""A route's rate, and whether any route of the table has one."""
 
 RELEASE_HEADER = "x-gapless-release"
 RELEASE_COOKIE = "gapless-release"
-USER_HEADER = "x-user-id"
 USER_COOKIE = "gapless-user"
 DEADLINE_HEADER = "x-gapless-deadline-ms"
 
@@ -47,45 +58,62 @@ NOWHERE = (
 
 def route_configuration(table: RouteTable) -> Json:
     """envoy.config.route.v3.RouteConfiguration with a virtual host for each host that is named, and one for all."""
+    rated = rate_limits(table)
     hosts = {"*"} | {route.host.lower() for service in table.services for route in service.routes}
     return {
         "name": NAME,
-        "virtual_hosts": [_virtual_host(host, table) for host in sorted(hosts)],
+        "virtual_hosts": [_virtual_host(host, table, bool(rated)) for host in sorted(hosts)],
         "validate_clusters": True,  # otherwise a route to nowhere is accepted and answers 503
         "ignore_port_in_host_matching": True,
         "response_headers_to_remove": [DRAINING_HEADER],
+        **({"typed_per_filter_config": rated} if rated else {}),
     }
 
 
-def _virtual_host(host: str, table: RouteTable) -> Json:
+def _virtual_host(host: str, table: RouteTable, rated: bool) -> Json:
     """Envoy picks the most specific host and looks nowhere else, so that each lists what wider ones offer as well."""
-    routes = [found for route, service in candidates(table, host) for found in service_routes(service, route)]
-    return {"name": host, "domains": [host], "routes": [*routes, _nowhere()]}
+    routes = [found for route, service in candidates(table, host) for found in service_routes(service, route, rated)]
+    return {"name": host, "domains": [host], "routes": [*routes, _nowhere(rated)]}
 
 
 @lru_cache(maxsize=10_000)
-def _service_routes(service: str, split: Split, alive: frozenset[str], timeout_s: float, route: Route) -> list[Json]:
+def _service_routes(
+    service: str, clusters: str, split: Split, alive: frozenset[str], timeout_s: float, route: Route, limits: Limits
+) -> list[Json]:
     return [
-        _route(service, timeout_s, route, headers, action, more)
-        for headers, action, more in (*_overrides(service, alive), *_split(service, split, alive))
+        _route(service, timeout_s, route, limits, headers, action, more)
+        for headers, action, more in (*_overrides(clusters, alive), *_split(clusters, split, alive))
     ]
 
 
-def service_routes(table: ServiceTable, route: Route) -> list[Json]:
+def service_routes(table: ServiceTable, route: Route, rated: bool = False) -> list[Json]:
     """envoy.config.route.v3.Route messages for one route of a service, in order. Not to be changed: they are shared
-    between calls, because most of a table is the same from one change to the next."""
-    return _service_routes(table.service, table.split, reachable(table), table.timeout_s, route)
+    between calls, because most of a table is the same from one change to the next. `rated`: the table has a rate
+    somewhere, and a route without one must say so."""
+    clusters = table.service + breaker_mark(breaker_of(table))
+    limits = rate_of(table, route), rated
+    return _service_routes(table.service, clusters, table.split, reachable(table), table.timeout_s, route, limits)
 
 
-def _route(service: str, timeout_s: float, route: Route, headers: list[Json], action: Json, more: Json) -> Json:
+def _route(
+    service: str, timeout_s: float, route: Route, limits: Limits, headers: list[Json], action: Json, more: Json
+) -> Json:
     deadline_ms = str(round(timeout_s * 1000))
+    action_limits, route_limits = _limits(service, route, *limits)
     return {
         "name": service,
         "match": {**_path(route.path), "headers": headers},
-        "route": {**action, "timeout": f"{timeout_s:.3f}s", "retry_policy": retry_policy()},
+        "route": {**action, **action_limits, "timeout": f"{timeout_s:.3f}s", "retry_policy": retry_policy()},
         "request_headers_to_add": [_set(DEADLINE_HEADER, deadline_ms)],
+        **route_limits,
         **more,
     }
+
+
+def _limits(service: str, route: Route, rate: RateRule | None, rated: bool) -> tuple[Json, Json]:
+    if rate is None:
+        return {}, {"typed_per_filter_config": unrated()} if rated else {}
+    return rated_route(service, route, rate)
 
 
 def _path(path: str) -> Json:
@@ -170,8 +198,9 @@ def _set(key: str, value: str) -> Json:
     return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _nowhere() -> Json:
+def _nowhere(rated: bool) -> Json:
     return {
+        **({"typed_per_filter_config": unrated()} if rated else {}),
         "name": "nowhere",
         "match": {"prefix": "/"},
         "direct_response": {"status": 404, "body": {"inline_string": NOWHERE}},
