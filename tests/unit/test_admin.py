@@ -63,7 +63,7 @@ def test_another_builds_buckets_are_moved_and_clashes_left_out() -> None:
     assert merged["open"] == 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 50), max_size=30), st.sets(st.floats(0.01, 40), min_size=1, max_size=6))
 def test_rebinning_loses_nothing_and_never_flatters(observed: list[float], wanted: set[float]) -> None:
     sample = worker(0, observed)[1]

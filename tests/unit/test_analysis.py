@@ -188,7 +188,7 @@ def test_users_behind_slow_answers_count_once_where_they_are_known() -> None:
     assert max(evidence.slow) < 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 @given(users=st.integers(1, 4_000), seed=st.integers(0, 99))
 def test_what_is_remembered_is_bounded_and_a_fair_sample(users: int, seed: int) -> None:
     seen, counted = tally._first(Seen(), (f"{seed}-{i}" for i in range(users)))
@@ -207,7 +207,7 @@ windows = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     seen=st.lists(st.tuples(windows, windows), max_size=8),
     policy=st.sampled_from([BY_USER, BY_REQUEST]),
@@ -227,7 +227,7 @@ def test_whatever_is_seen(seen: list[tuple[Window, Window]], policy: RolloutPoli
             assert evidence.step_requests >= policy.min_samples
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(weight=st.integers(1, BUCKETS), canary=st.integers(0, 300), stable=st.integers(0, 300))
 def test_the_share_is_never_below_the_weight(weight: int, canary: int, stable: int) -> None:
     share = tally.share_of(Evidence(), Window(requests=canary), Window(requests=stable), weight)

@@ -31,7 +31,7 @@ from gapless.discovery.loads import Loads
 from gapless.testing import FakeWorld
 
 NOW = 1000.0
-few = settings(max_examples=40, deadline=None)
+few = settings(deadline=None)
 dice = st.floats(0, 1, exclude_max=True)
 loads = st.builds(
     Load,

@@ -111,7 +111,7 @@ class Compared(RuleBasedStateMachine):
             assert self.state.window.failed == sum(bool(each & FAILED) for each in self.plain.outcomes)
 
 
-Compared.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Compared.TestCase.settings = settings(stateful_step_count=40, deadline=None)
 TestBreakerAgainstPlain = Compared.TestCase
 
 

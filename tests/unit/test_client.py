@@ -270,7 +270,7 @@ async def test_static_endpoints_need_no_control_plane() -> None:
         Client("stock", endpoints=["nowhere"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("123"), max_size=6), st.sampled_from("123"))
 def test_each_endpoint_is_in_exactly_one_pool(releases: list[str], wanted: str) -> None:
     known = table(*(endpoint(port, release) for port, release in enumerate(releases))).services[0]

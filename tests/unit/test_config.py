@@ -278,14 +278,14 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, PLAIN, max_size=4), PLAIN)
 def test_whatever_stands_in_the_file_gets_an_answer(service: dict[str, Any], gateway: Any) -> None:
     text = yaml.safe_dump({"system": "s", "gateway": gateway, "services": {"orders": service}}, allow_unicode=True)
     answered(text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab:{}[]-&*!|>#'\"%@,? \n\t<~"), max_size=40))
 def test_whatever_text_stands_in_the_file_gets_an_answer(text: str) -> None:
     answered(text)

@@ -13,7 +13,7 @@ from gapless.resilience import deadline
 from gapless.resilience.deadline import begin, parse, remaining, render, within
 from gapless.testing import FakeWorld
 
-few = settings(max_examples=40, deadline=None)
+few = settings(deadline=None)
 
 
 @few

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told
@@ -243,7 +243,6 @@ def test_a_late_refusal_is_of_the_truth_that_it_was_sent_for() -> None:
 worlds = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(worlds, st.sampled_from("xyz"), st.booleans()), min_size=1, max_size=6))
 def test_whatever_changes_envoy_ends_with_the_truth(steps: list[tuple[dict[str, str], str, bool]]) -> None:
     first, routes, _ = steps[0]

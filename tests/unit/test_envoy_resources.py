@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.model import BUCKETS, Address, Endpoint, Route, RouteTable, ServiceTable, Split, SplitBy
@@ -63,7 +63,6 @@ def all_routes(found: Resources) -> list[dict[str, Any]]:
     return [r for host in found[ROUTES]["gapless"]["virtual_hosts"] for r in host["routes"] if "route" in r]
 
 
-@settings(max_examples=25)
 @given(tables)
 def test_every_cluster_that_is_led_to_exists_with_its_load(table: RouteTable) -> None:
     found = resources(table, LISTEN)
@@ -71,7 +70,6 @@ def test_every_cluster_that_is_led_to_exists_with_its_load(table: RouteTable) ->
     assert found[CLUSTER].keys() == found[LOAD].keys()
 
 
-@settings(max_examples=25)
 @given(tables, tables)
 def test_what_must_not_change_does_not(one: RouteTable, other: RouteTable) -> None:
     """The listener never does; a cluster is the same whatever else is in the table."""
@@ -81,7 +79,6 @@ def test_what_must_not_change_does_not(one: RouteTable, other: RouteTable) -> No
         assert first[CLUSTER][name] == second[CLUSTER][name]
 
 
-@settings(max_examples=25)
 @given(tables)
 def test_splits_have_all_buckets_and_overrides_one_release(table: RouteTable) -> None:
     for route in all_routes(resources(table, LISTEN)):
@@ -90,7 +87,6 @@ def test_splits_have_all_buckets_and_overrides_one_release(table: RouteTable) ->
         assert total == BUCKETS or (len(parts), total) == (1, 1)
 
 
-@settings(max_examples=50)
 @given(splits, st.integers(0, BUCKETS - 1))
 def test_shares_say_what_the_split_says(split: Split, bucket: int) -> None:
     parts = shares(split)
@@ -100,7 +96,6 @@ def test_shares_say_what_the_split_says(split: Split, bucket: int) -> None:
     assert next(release for release, edge in edges if bucket < edge) == split.release_of(bucket)
 
 
-@settings(max_examples=50)
 @given(services)
 def test_only_releases_that_answer_get_buckets_if_any_does(table: ServiceTable) -> None:
     alive = {e.release for e in table.endpoints if not e.draining}
@@ -109,7 +104,6 @@ def test_only_releases_that_answer_get_buckets_if_any_does(table: ServiceTable) 
     assert {release for release, _ in parts} <= (alive or set(releases(table)))
 
 
-@settings(max_examples=25)
 @given(services)
 def test_a_stand_in_leaves_the_others_where_they_were(table: ServiceTable) -> None:
     alive = {e.release for e in table.endpoints if not e.draining}
@@ -177,7 +171,6 @@ def test_a_clusters_name_can_be_read_back(service: str, release: str) -> None:
     assert split_name("gapless") == ("", "")
 
 
-@settings(max_examples=25)
 @given(tables, tables)
 def test_no_stage_takes_an_endpoint_before_the_routes_have_moved(before: RouteTable, after: RouteTable) -> None:
     old, new = resources(before, LISTEN), resources(after, LISTEN)

@@ -62,13 +62,13 @@ def test_pattern(text, path, is_directory, expected):
     assert ignored(patterns(text), path, is_directory) is expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.text(max_size=40), st.lists(NAMES, min_size=1, max_size=4), st.booleans())
 def test_any_text_is_a_pattern_file(text, path, is_directory):
     assert ignored(patterns(text), "/".join(path), is_directory) in (True, False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=4), st.booleans())
 def test_a_star_for_everything_takes_everything_and_an_exception_takes_it_back(path, is_directory):
     whole = "/".join(path)
@@ -76,7 +76,7 @@ def test_a_star_for_everything_takes_everything_and_an_exception_takes_it_back(p
     assert not ignored(patterns("*\n!*"), whole, is_directory)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.text("abc.-_", min_size=1, max_size=8).filter(lambda n: n not in (".", "..")), st.lists(NAMES, max_size=3))
 def test_a_plain_name_is_left_out_wherever_it_lies(name, above):
     assert ignored(patterns(name), "/".join([*above, name]), False)

@@ -19,7 +19,7 @@ def log(tmp_path):
     return tmp_path / "a.log"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text("abé\r ", max_size=9_000), max_size=8), st.integers(0, 10), st.booleans(), st.integers(0, 8))
 def test_the_tail_is_the_last_lines(tmp_path, lines, wanted, ends, in_older):
     log, older = tmp_path / "a.log", rotated(tmp_path / "a.log", 1)
@@ -60,7 +60,7 @@ def test_no_log_no_rotation(log):
     assert not rotate(log)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text("abc", max_size=3), st.floats(0, 9)), st.sets(st.text("abc", max_size=3)), st.integers(0, 4)
 )

@@ -31,7 +31,7 @@ def found(pid, session, instance="", began=1):
     return Found(stat=Stat(pid=pid, state="S", parent=1, session=session, began=began), instance=instance)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=15).filter(lambda t: "\0" not in t))
 def test_a_command_may_have_any_name(name):
     line = f"12 ({name}) S 1 12 7 34816 12 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0"

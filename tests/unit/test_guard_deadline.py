@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
@@ -36,7 +36,6 @@ async def under(world: FakeWorld, inherited_s: float, call: Callable[[], Awaitab
         clock.current.reset(token)
 
 
-@settings(max_examples=60)
 @given(st.floats(0.01, 10), st.one_of(st.just(math.inf), st.floats(0.01, 10)), st.floats(0.001, 12))
 def test_the_smaller_limit_ends_the_call_in_time(own_s: float, inherited_s: float, takes_s: float) -> None:
     async def run() -> None:
@@ -172,7 +171,6 @@ async def test_a_thousand_calls_share_one_timer_that_ends_with_them() -> None:
     assert world.pending == 0
 
 
-@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0.05, 3), st.floats(0.01, 3)), min_size=1, max_size=12))
 def test_many_calls_end_each_at_its_own_time(calls: list[tuple[float, float, float]]) -> None:
     async def run() -> None:

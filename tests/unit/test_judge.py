@@ -15,7 +15,7 @@ from gapless.observe import judge
 
 shares = st.floats(0.001, 0.999)
 few = st.integers(0, 20)
-quick = settings(max_examples=50, deadline=None)
+quick = settings(deadline=None)
 
 
 @quick

@@ -102,7 +102,7 @@ class Compared(RuleBasedStateMachine):
         assert len(self.woken) == len(set(self.woken))
 
 
-Compared.TestCase.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+Compared.TestCase.settings = settings(stateful_step_count=40, deadline=None)
 TestLimitAgainstPlain = Compared.TestCase
 
 

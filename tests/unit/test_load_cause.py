@@ -6,7 +6,7 @@ import errno
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.load.cause import Answer, Cause, Loss, ended, judge, unconnected
@@ -14,7 +14,6 @@ from gapless.load.reader import Reader
 from gapless.load.spec import Expect
 
 
-@settings(max_examples=80)
 @given(status=st.integers(200, 599), body=st.binary(max_size=20))
 def test_a_verdict_depends_on_status_first_then_body(status: int, body: bytes) -> None:
     loss = judge(Answer(status=status, body=body), Expect(body=re.compile("ok")))
@@ -72,7 +71,6 @@ RESPONSES = {
 }
 
 
-@settings(max_examples=100)
 @given(response=st.sampled_from(sorted(RESPONSES)), data=st.data())
 def test_an_answer_is_the_same_however_it_is_cut(response: bytes, data: st.DataObject) -> None:
     cut = data.draw(st.integers(1, len(response) - 1))
@@ -82,7 +80,6 @@ def test_an_answer_is_the_same_however_it_is_cut(response: bytes, data: st.DataO
     assert answer == Answer(status=200, release="1.0", body=b"hello", keep_alive=RESPONSES[response])
 
 
-@settings(max_examples=60)
 @given(response=st.sampled_from(sorted(RESPONSES)), data=st.data())
 def test_an_answer_that_ends_too_early_is_truncated(response: bytes, data: st.DataObject) -> None:
     reader = Reader()

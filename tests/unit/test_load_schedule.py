@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.load import schedule
@@ -13,7 +13,6 @@ from gapless.load import schedule
 rates = st.floats(0.1, 5_000)
 
 
-@settings(max_examples=60)
 @given(rate=rates, for_s=st.floats(0.01, 20))
 def test_every_request_of_the_time_is_due_and_none_after_it(rate: float, for_s: float) -> None:
     due = list(itertools.islice(schedule.offsets(rate, for_s), 2_000))
@@ -22,7 +21,6 @@ def test_every_request_of_the_time_is_due_and_none_after_it(rate: float, for_s: 
     assert abs(schedule.count(rate, for_s) - rate * for_s) <= 1
 
 
-@settings(max_examples=40)
 @given(rate=rates)
 def test_the_distance_never_drifts(rate: float) -> None:
     due = list(itertools.islice(schedule.offsets(rate), 1_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
@@ -42,7 +42,6 @@ def test_targets() -> None:
             Target.parse(wrong)
 
 
-@settings(max_examples=50)
 @given(st.integers(100, 599))
 def test_expected_statuses(status: int) -> None:
     assert Expect().allows(status) == (200 <= status <= 399)
@@ -98,7 +97,6 @@ def test_given_headers_replace_our_own_and_a_get_has_no_length() -> None:
     assert head.count("ccept:") == 1
 
 
-@settings(max_examples=50)
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cs"])))
 def test_the_length_is_that_of_the_bytes(body: str) -> None:
     spec = replace(SPEC, method="POST", body=body)

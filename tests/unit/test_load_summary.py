@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.load.cause import Cause
@@ -23,7 +23,6 @@ records = st.builds(
 )
 
 
-@settings(max_examples=80)
 @given(values=latencies, share=st.floats(0.001, 1))
 def test_a_quantile_is_the_true_one_or_at_most_one_percent_above(values: list[float], share: float) -> None:
     histogram = Latencies()
@@ -37,7 +36,6 @@ def test_no_requests_no_quantile() -> None:
     assert Latencies().quantile(0.5) == 0.0
 
 
-@settings(max_examples=80)
 @given(done=st.lists(records, max_size=60), waiting=st.integers(0, 5))
 def test_answers_losses_and_waiting_are_the_requests(done: list[Record], waiting: int) -> None:
     tally = Tally(due=len(done) + waiting)

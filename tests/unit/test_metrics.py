@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gapless.observe.metrics import DURATION_BOUNDS_S, Histogram, Meter
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), max_size=50))
 def test_every_observation_is_in_the_bucket_of_its_bound(values: list[float]) -> None:
     histogram = Histogram(DURATION_BOUNDS_S)

@@ -15,7 +15,7 @@ policies = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(policy=policies, instances=st.integers(1, 30))
 def test_capacity_never_falls_below_what_was_asked_for(policy: RolloutPolicy, instances: int) -> None:
     steps = steps_for(policy, instances)

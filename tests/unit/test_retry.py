@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
@@ -104,7 +104,6 @@ async def test_without_a_key_only_what_was_never_sent_is_tried_again() -> None:
 # In time
 
 
-@settings(max_examples=60)
 @given(st.floats(0.05, 5), st.lists(st.floats(0.01, 2), min_size=1, max_size=6), st.floats(0, 2), st.integers(0, 2**32))
 def test_no_pause_and_no_attempt_goes_beyond_the_deadline(
     limit_s: float, takes: list[float], asked_s: float, seed: int

@@ -206,7 +206,7 @@ worlds = st.builds(
     st.integers(1, 5),
     st.sampled_from([(500, 5_000, BUCKETS), (100, BUCKETS), (BUCKETS,), (2_000, 2_500, 9_999, BUCKETS)]),
 )
-quick = settings(max_examples=20, deadline=None)
+quick = settings(deadline=None)
 
 
 @quick

@@ -170,7 +170,7 @@ WHATS = st.sampled_from(["prepared"] * 4 + ["serving"] * 4 + ["beat", "exit", "l
 STEPS = st.lists(st.tuples(WHATS, st.integers(0, 20), st.sampled_from([0.0, 0.01, 0.2, 3.0, 12.0, 40.0])), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), STEPS)
 def test_any_order_of_events_ends_with_the_wanted_workers_serving(wanted: int, abreast: int, steps: list[Step]) -> None:
     kernel = booted(wanted, abreast)
@@ -182,7 +182,7 @@ def test_any_order_of_events_ends_with_the_wanted_workers_serving(wanted: int, a
     assert kernel.answered == kernel.asked
 
 
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 @given(st.integers(1, 3), STEPS, STEPS)
 def test_a_stop_ends_everything_whatever_else_happens(wanted: int, before: list[Step], after: list[Step]) -> None:
     kernel = Kernel(wanted)
@@ -199,7 +199,7 @@ def test_a_stop_ends_everything_whatever_else_happens(wanted: int, before: list[
     assert kernel.answered <= kernel.asked
 
 
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.data())
 def test_without_crashes_a_reload_never_lowers_the_number_of_serving_workers(
     wanted: int, abreast: int, data: st.DataObject

@@ -67,7 +67,7 @@ def raw() -> Iterator[tuple[socket.socket, Channel]]:
         yield ours, channel
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(MESSAGES)
 def test_a_message_arrives_as_it_was(message: Message) -> None:
     content = b"".join(piece(packet)[0] for packet in encode(message))
@@ -85,7 +85,7 @@ def test_what_is_no_message_is_named(text: bytes) -> None:
         decode(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_packet_of_another_protocol_gets_through(packet: bytes) -> None:
     if packet[:2] != bytes((ord("G"), VERSION)):

@@ -115,7 +115,7 @@ class Shop:
 deaths = st.lists(st.integers(0, 4), max_size=6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(inventory_deaths=deaths, payment_deaths=deaths, at_once=st.integers(1, 3))
 def test_an_order_that_is_asked_again_until_it_ends_is_paid_once(
     inventory_deaths: list[int], payment_deaths: list[int], at_once: int
@@ -170,7 +170,7 @@ def only_order(shop: Shop) -> book.Order:
     return order
 
 
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 400_000)), max_size=20))
 def test_stock_never_goes_below_nothing_and_a_verdict_stays(wishes: list[tuple[int, int]]) -> None:
     memory = Memory(inventory.SCHEMA)

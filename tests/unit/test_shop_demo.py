@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -65,7 +65,6 @@ records = st.builds(
 )
 
 
-@settings(max_examples=80)
 @given(st.lists(records, max_size=30))
 def test_every_purchase_is_answered_spoilt_or_lost(found: list[Record]) -> None:
     verdict = judge(found, EVENTS, BAD)

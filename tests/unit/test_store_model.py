@@ -233,6 +233,6 @@ class SqliteMachine(StoreMachine):
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+TestMemory.settings = settings(stateful_step_count=30, deadline=None)
 TestSqlite = SqliteMachine.TestCase
 TestSqlite.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.model import Address, Instance, Phase
@@ -103,7 +103,6 @@ wanted_pools = st.dictionaries(st.sampled_from(["v1", "v2"]), st.integers(0, 4))
 
 
 @given(wanted_pools, st.lists(instances, max_size=8), st.floats(100, 200))
-@settings(max_examples=150)
 def test_nothing_ready_is_drained_below_the_wanted_size(
     wanted: dict[str, int], found: list[Instance], now_at: float
 ) -> None:
@@ -115,7 +114,6 @@ def test_nothing_ready_is_drained_below_the_wanted_size(
 
 
 @given(wanted_pools, st.lists(instances, max_size=8))
-@settings(max_examples=150)
 def test_it_settles(wanted: dict[str, int], found: list[Instance]) -> None:
     """Doing what is decided, with every start succeeding, ends in exactly the wanted pool."""
     now_at, fresh = 1_000.0, 0
