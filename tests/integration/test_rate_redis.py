@@ -236,6 +236,35 @@ def test_exact_serves_threads_with_a_blocking_client(server):
         ours.close()
 
 
+@pytest.mark.parametrize("how", [exact, leased])
+async def test_a_url_is_enough_and_what_it_opened_is_closed(server, client, how):
+    ours = guard("by url", rate("10/s", burst=5, shared=how(server.url)))
+    assert await admitted(ours, 1) == 1
+    await asyncio.sleep(0.1)
+    ours.replace(rate("10/s", burst=5, shared=how(server.url)))
+    assert await admitted(ours, 1) == 1
+    ours.replace(rate("10/s", burst=5))
+    assert await admitted(ours, 9) == 5, "another place of the state begins anew"
+    until = time.monotonic() + 5.0
+    while len(await client.client_list()) > 1 and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    assert len(await client.client_list()) == 1
+    ours.close()
+
+
+async def test_cancelled_calls_leave_the_connection_usable(client):
+    ours = guard("cancelled", rate("1000/s", shared=exact(client)))
+    for turns in range(12):
+        call = asyncio.ensure_future(admitted(ours, 1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert await admitted(ours, 20) == 20
+    assert figures(ours)["away"] == 0
+    ours.close()
+
+
 async def test_the_wrong_kind_of_client_is_refused_at_once(client):
     for shared in (exact(client), leased(client)):
         with pytest.raises(ConfigError, match="is not async"):

@@ -78,6 +78,8 @@ class RateLayer(Layer):
     def adopt(self, old: Layer) -> None:
         if isinstance(old, RateLayer):
             self.counts = old.counts
+            if type(old) is not type(self):
+                old.close()
 
     def statistics(self) -> Statistics:
         counts = self.counts

@@ -105,19 +105,25 @@ class Scripts(Protocol):
     """What is needed of a Redis. Raises Away."""
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+    async def close(self) -> None: ...
 
 
 class BlockingScripts(Protocol):
     """The same for threads."""
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any: ...
+    def close(self) -> None: ...
 
 
 class AsyncRedis:
-    """`Scripts` on `redis.asyncio.Redis`."""
+    """`Scripts` on `redis.asyncio.Redis`. `own`: made here, and so closed here."""
 
-    def __init__(self, client: Any, errors: tuple[type[Exception], ...]) -> None:
-        self._client, self._errors = client, errors
+    def __init__(self, client: Any, errors: tuple[type[Exception], ...], own: bool) -> None:
+        self._client, self._errors, self._own = client, errors, own
+
+    async def close(self) -> None:
+        if self._own:
+            await self._client.aclose()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
@@ -133,8 +139,12 @@ class AsyncRedis:
 class SyncRedis:
     """`BlockingScripts` on `redis.Redis`."""
 
-    def __init__(self, client: Any, errors: tuple[type[Exception], ...]) -> None:
-        self._client, self._errors = client, errors
+    def __init__(self, client: Any, errors: tuple[type[Exception], ...], own: bool) -> None:
+        self._client, self._errors, self._own = client, errors, own
+
+    def close(self) -> None:
+        if self._own:
+            self._client.close()
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
@@ -159,7 +169,7 @@ def is_async(client: Any) -> bool:
 
 def async_scripts(client: Any, where: str) -> Scripts:
     """Of an asyncio client or a URL. Raises ConfigError."""
-    if isinstance(client, str):
+    if own := isinstance(client, str):
         import redis.asyncio
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -167,12 +177,12 @@ def async_scripts(client: Any, where: str) -> Scripts:
         client = redis.asyncio.Redis.from_url(client, retry=Retry(NoBackoff(), 0))
     elif not is_async(client):
         raise ConfigError(f"{where} is async and {client!r} blocks", "Share a redis.asyncio.Redis, or a URL.")
-    return AsyncRedis(client, _errors())
+    return AsyncRedis(client, _errors(), own)
 
 
 def blocking_scripts(client: Any, where: str, timeout_s: float) -> BlockingScripts:
     """Of a blocking client or a URL. Raises ConfigError."""
-    if isinstance(client, str):
+    if own := isinstance(client, str):
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
@@ -181,7 +191,7 @@ def blocking_scripts(client: Any, where: str, timeout_s: float) -> BlockingScrip
         client = redis.Redis.from_url(client, retry=Retry(NoBackoff(), 0), **times)
     elif is_async(client):
         raise ConfigError(f"{where} is not async and {client!r} is", "Share a redis.Redis, or a URL.")
-    return SyncRedis(client, _errors())
+    return SyncRedis(client, _errors(), own)
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -32,7 +32,7 @@ class Background:
     def task(self, work: Coroutine[Any, Any, None]) -> None:
         """In a context of its own: the deadline of the call that was the occasion is none of its business."""
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(work, context=Context())
+        self.task_on(self._loop, work)
 
     def running(self) -> bool:
         """In this event loop."""
@@ -40,6 +40,16 @@ class Background:
 
     def thread(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, name="gapless-rate", daemon=True).start()
+
+    def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """On the loop of the calls, if it is still there."""
+        if self._loop is not None and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self.task_on, self._loop, work)
+        else:
+            work.close()
+
+    def task_on(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+        self._task = loop.create_task(work, context=Context())
 
     def close(self) -> None:
         if self._task is not None and self._loop is not None and not self._loop.is_closed():
@@ -114,3 +124,4 @@ class ThreadRefill:
             else:
                 leases.finish(wanted, reply, now())
             self._world.pause(leases.pause_s)
+        self._scripts.close()

@@ -102,6 +102,7 @@ class LeasedLayer(SharedLayer, InstantLayer):
             old.leases.retune(self.quota_of, self.longest_s, self.alone, self.binding.now())
             self.leases, self.refill = old.leases, old.refill
             old.refill = None
+        old.close()
 
     def statistics(self) -> Statistics:
         leases = self.leases
@@ -141,14 +142,18 @@ class ExactLayer(SharedLayer):
         self._away_since: float | None = None
         self._joining = False
         self._join_at = -math.inf
-        self._scripts: Scripts | None = None
-        self._blocking: BlockingScripts | None = None
+        self.scripts: Scripts | None = None
+        self.blocking: BlockingScripts | None = None
         self._background = Background()
 
     def adopt(self, old: Layer) -> None:
         super().adopt(old)
         if isinstance(old, ExactLayer):
             self.processes = old.processes
+            if old.shared == self.shared:
+                self.scripts, self.blocking = old.scripts, old.blocking
+            else:
+                old.close()
 
     def statistics(self) -> Statistics:
         figures = {"processes": self.processes, "away": int(self._local is not None)}
@@ -248,15 +253,15 @@ class ExactLayer(SharedLayer):
             self._joining = False
 
     def _asking(self) -> Scripts:
-        if self._scripts is None:
-            self._scripts = async_scripts(self.shared.client, f"{self.binding.guard}.rate")
-        return self._scripts
+        if self.scripts is None:
+            self.scripts = async_scripts(self.shared.client, f"{self.binding.guard}.rate")
+        return self.scripts
 
     def _asking_blocking(self) -> BlockingScripts:
-        if self._blocking is None:
+        if self.blocking is None:
             where = f"{self.binding.guard}.rate"
-            self._blocking = blocking_scripts(self.shared.client, where, self.shared.patience_s)
-        return self._blocking
+            self.blocking = blocking_scripts(self.shared.client, where, self.shared.patience_s)
+        return self.blocking
 
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
         key_of, admit = site.key(self.policy.key), self.admit
@@ -283,3 +288,7 @@ class ExactLayer(SharedLayer):
 
     def close(self) -> None:
         self._background.close()
+        if self.blocking is not None:
+            self.blocking.close()
+        if self.scripts is not None:
+            self._background.finish(self.scripts.close())
