@@ -19,7 +19,7 @@ PATIENCE_S = 3.0
 """For processes that are ending while the last test returns."""
 
 # Few examples in every run, many now and then: HYPOTHESIS_PROFILE=thorough make unit
-settings.register_profile("quick", max_examples=15, deadline=None)
+settings.register_profile("quick", max_examples=10, deadline=None)
 settings.register_profile("thorough", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
