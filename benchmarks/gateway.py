@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-from gapless.core.model import BUCKETS, Address, Endpoint, Route, RouteTable, ServiceTable, Split
+from gapless.core.model import BUCKETS, Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
 from gapless.core.world import RealWorld
 from gapless.gateway.envoy import EnvoyGateway
 from gapless.gateway.envoy.accesslog import AccessLog
+from gapless.gateway.envoy.parts import Parts
 from gapless.gateway.envoy.protos import load_messages
 from gapless.gateway.envoy.resources import Resources, resources
 
@@ -58,9 +59,16 @@ def quiet(name: str, ports: list[int]) -> ServiceTable:
     return replace(found, split=replace(found.split, weights=(("1", BUCKETS),)), endpoints=found.endpoints[:1])
 
 
+@cache
+def others_of(ports: tuple[int, ...], services: int, worst: bool) -> tuple[ServiceTable, ...]:
+    """The very same each time, as the control plane gives them (`control.table.Tables`)."""
+    made = list(ports)
+    return tuple(service(f"s{i}", made, 500) if worst else quiet(f"s{i}", made) for i in range(1, services))
+
+
 def table(ports: list[int], services: int, canary: int, version: int, *, worst: bool = False) -> RouteTable:
     """`services` of them; the split of the first is `canary`."""
-    others = [service(f"s{i}", ports, 500) if worst else quiet(f"s{i}", ports) for i in range(1, services)]
+    others = others_of(tuple(ports), services, worst)
     return RouteTable(version=version, services=(service("s0", ports, canary), *others))
 
 
@@ -106,7 +114,7 @@ async def live(services: int, changes: int) -> None:
     state = Path(tempfile.mkdtemp(prefix="g-"))
     world = RealWorld()
     port = world.free_port(HOST)
-    gateway = EnvoyGateway(Address(host=HOST, port=port), state, world)
+    gateway = EnvoyGateway(Entrance(listen=Address(host=HOST, port=port)), state, world)
     servers = [await asyncio.start_server(upstream, HOST, 0) for _ in range(2)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     try:
@@ -134,12 +142,12 @@ def cpu_ms(act: Callable[[], object], times: int) -> float:
 
 
 def conversion(services: int) -> None:
-    listen = Address(host=HOST, port=8080)
+    listen = Entrance(listen=Address(host=HOST, port=8080))
     for worst in (False, True):
-        messages, canaries = load_messages(), itertools.count(1)
+        messages, canaries, parts = load_messages(), itertools.count(1), Parts()
 
-        def told(worst: bool = worst, canaries: Iterator[int] = canaries) -> Resources:
-            return resources(table([9001, 9002], services, next(canaries), 1, worst=worst), listen)
+        def told(worst: bool = worst, canaries: Iterator[int] = canaries, parts: Parts = parts) -> Resources:
+            return resources(table([9001, 9002], services, next(canaries), 1, worst=worst), listen, (), parts)
 
         first = cpu_ms(lambda messages=messages, told=told: messages.snapshot(told()), 1)
         again = cpu_ms(lambda messages=messages, told=told: messages.snapshot(told()), 10)

@@ -4,8 +4,7 @@
 
 Rows are policies around a function that returns at once, columns are libraries; a cell is the median of the runs and
 half the distance between its quartiles. All columns take turns in each run, so that a busy machine is busy for all.
-Peers that are not installed say so: pip install interlock-cb pyresilience grelmicro tenacity stamina pybreaker
-purgatory aiobreaker limits throttled-py aiolimiter pyrate-limiter.
+Peers that are not installed say so: `make peers` installs them (grelmicro by hand: it wants a newer Python).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 Cells = dict[str, Callable[..., Any]]
 TARGETS = {  # µs, async and sync
     "breaker": (0.8, 0.6), "retry": (0.4, 0.3), "deadline": (1.0, None), "limit": (0.6, None),
-    "rate by key": (0.5, None), "pipeline": (3.0, None),
+    "rate by key": (0.5, None), "pipeline": (3.0, None), "pipeline, hedged": (3.0, None),
 }  # fmt: skip
 KEYS = [f"user{number}" for number in range(1000)]
 

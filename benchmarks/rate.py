@@ -8,7 +8,7 @@ and start their own on loopback. Targets: at most 100 bytes per key, p99 at most
 8 MB with 99 % of the top hundred; exact within 0.5 %, leased within 1 % at a median of at most 2 µs; Redis killed:
 local within 50 ms and no call above 5 ms.
 
-Peers that are not installed say so: pip install limits throttled-py aiolimiter pyrate-limiter
+Peers that are not installed say so: `make peers` installs them.
 """
 
 from __future__ import annotations

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gapless.core.ports import Check, Op, Put
 from gapless.core.world import RealWorld
 from gapless.store.sqlite import SqliteStore
 
 VALUE = b"x" * 500
 """About the size of an encoded instance."""
 CONCURRENT = 64
+CALLERS = 32
 
 
 def naive(path: Path, puts: int) -> float:
@@ -58,6 +60,34 @@ async def write(path: Path, puts: int, writers: int) -> float:
     return puts / took_s
 
 
+def registrations(path: Path, number: int) -> float:
+    return asyncio.run(register(path, number))
+
+
+async def register(path: Path, number: int) -> float:
+    """Small transactions as a registry makes them: an instance, its check, half of the time its node, and an
+    expectation."""
+    store = SqliteStore(path, RealWorld())
+    await store.open()
+
+    async def caller(first: int) -> None:
+        for one in range(first, number, CALLERS):
+            name = one % 5000
+            ops: list[Op] = [
+                Check(key="catalog/locked", expect=0),
+                Put(key=f"catalog/service/web/{name}/a", value=VALUE),
+                Put(key=f"catalog/check/{name}/a", value=VALUE),
+                Put(key=f"catalog/node/{name}", value=VALUE),
+            ]
+            await store.transact(*ops[: 3 + one % 2])
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(caller(first) for first in range(CALLERS)))
+    took_s = time.perf_counter() - begin
+    await store.close()
+    return number / took_s
+
+
 def measure(run: Callable[[Path, int], float], puts: int, where: Path) -> float:
     with tempfile.TemporaryDirectory(dir=where, prefix="bench-") as folder:
         return run(Path(folder) / "store.db", puts)
@@ -77,16 +107,18 @@ def main() -> None:
         "naive, one by one": (naive, given.puts),
         "gapless, one by one": (ours(1), given.puts),
         f"gapless, {CONCURRENT} at a time": (ours(CONCURRENT), given.puts * 4),
+        f"gapless, transactions of 3 or 4, {CALLERS} at a time": (registrations, given.puts * 2),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(given.rounds):
         for name, (run, puts) in contenders.items():
             rates[name].append(measure(run, puts, given.dir))
     base = rates["naive, one by one"]
-    print(f"{f'durable puts, min / median / max of {given.rounds} rounds':<48}{'puts/s':>26}{'times naive':>24}")
+    title = f"durable puts or transactions, min / median / max of {given.rounds}"
+    print(f"{title:<60}{'per second':>26}{'times naive':>24}")
     for name, numbers in rates.items():
         ratios = [number / other for number, other in zip(numbers, base, strict=True)]
-        print(f"{name:<48}{spread(numbers, ',.0f'):>26}{spread(ratios, '.2f'):>24}")
+        print(f"{name:<60}{spread(numbers, ',.0f'):>26}{spread(ratios, '.2f'):>24}")
 
 
 if __name__ == "__main__":

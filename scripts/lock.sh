@@ -6,12 +6,13 @@ cd "$(dirname "$0")/.."
 lock() {
   local output=$1
   shift
-  .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header \
     --output-file "requirements/$output" "$@"
 }
 
 upgrade=("$@")
 lock dev.txt pyproject.toml --extra gateway --group dev "${upgrade[@]}"
+lock bench.txt pyproject.toml --extra gateway --group dev --group bench --constraints requirements/dev.txt
 # The smaller sets are parts of the greater one: what was tested is what is installed.
 lock gateway.txt pyproject.toml --extra gateway --constraints requirements/dev.txt
 lock runtime.txt pyproject.toml --constraints requirements/dev.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -18,10 +19,13 @@ RUN_MARK = "GAPLESS_TEST_RUN"
 PATIENCE_S = 3.0
 """For processes that are ending while the last test returns."""
 
-# Few examples in every run, many now and then: HYPOTHESIS_PROFILE=thorough make unit
+# Few examples in every run, many now and then: make thorough
 settings.register_profile("quick", max_examples=10, deadline=None)
 settings.register_profile("thorough", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Else each of the thousand interpreters that the tests start compiles all of the product again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _leaks: pytest.StashKey[list[str]] = pytest.StashKey()
 
@@ -42,6 +46,37 @@ def _at_full_speed(request: pytest.FixtureRequest) -> Iterator[None]:
             for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _litter_counts_where_it_fell(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module leaves unclosed fails its own last test, and not the one in which the collector happens to run."""
+    yield
+    if "unit" not in request.path.parts:  # they open nothing, and are many
+        gc.collect()
+
+
+MOST_AGAIN = 3
+"""More failures than that are no matter of a busy machine."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone",
+        action="store_true",
+        help="the second try of the few tests that failed while others ran beside them; refused for those that count "
+        "lost requests, since one loss is one too many",
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.getoption("--alone"):
+        return
+    strict = [item.nodeid for item in session.items if item.get_closest_marker("promise")]
+    if strict:
+        raise pytest.UsageError(f"no second try for a test that counts lost requests: {', '.join(strict)}")
+    if len(session.items) > MOST_AGAIN:
+        raise pytest.UsageError(f"{len(session.items)} tests failed: too many for a second try")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

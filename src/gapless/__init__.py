@@ -5,9 +5,10 @@ The names below are loaded on first use, so that `import gapless` costs next to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # known to type checkers; `typing` would take as long to import as all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from gapless.core.errors import GaplessError
     from gapless.resilience.breaker import breaker
     from gapless.resilience.breaker_window import last

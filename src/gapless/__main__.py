@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-import typer
-
 from gapless.core.errors import GaplessError, GatewayMissing
+
+TYPE_CHECKING = False  # as in gapless/__init__.py
+if TYPE_CHECKING:
+    from gapless.server.early import Early
 
 GATEWAY_EXTRA = frozenset({"envoy", "google", "grpc", "starlette"})
 """What `gapless[gateway]` brings, by the names of the modules."""
@@ -21,10 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run a verb; returns the exit code. With GAPLESS_DEBUG set, errors come with their traceback."""
+    first = _first_worker(argv)
     from gapless.cli import output
 
     try:
-        code = _invoke(argv)
+        code = _invoke(argv, first)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -36,13 +39,29 @@ def run(argv: list[str]) -> int:
         if os.environ.get("GAPLESS_DEBUG"):
             raise
         return _report(error, argv)
+    finally:
+        if first:
+            first.end()
 
 
-def _invoke(argv: list[str]) -> int:
+def _first_worker(argv: list[str]) -> Early | None:
+    """A server's first worker loads while we do: before anything else is imported."""
+    from gapless.server import early
+
+    if not early.wanted(argv):
+        return None
+    early.open_standard_descriptors()
+    return early.start(argv[1:])
+
+
+def _invoke(argv: list[str], first: Early | None) -> int:
+    import typer
+
     from gapless.cli.app import build
 
     try:
-        code = typer.main.get_command(build()).main(argv, prog_name="gapless", standalone_mode=False)
+        verb = typer.main.get_command(build(argv[0] if argv else ""))
+        code = verb.main(argv, prog_name="gapless", standalone_mode=False, obj=first)
     except typer.TyperException as error:  # wrong usage, in its own words
         show = getattr(error, "show", None)
         if show is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 APP = '''\
 """Answers who it is; FAULT tells what is wrong with it."""
@@ -49,7 +50,7 @@ services:
     routes: [/]
     start: {start}
     drain: 5s
-    rollout: {{strategy: {strategy}, steps: [30%, 100%], hold: 500ms, samples: 10, patience: 60s}}
+    rollout: {{strategy: {strategy}, steps: [30%, 100%], hold: 500ms, samples: 10, power: 0%, patience: 60s}}
 """
 
 LIMIT_S = 60.0
@@ -159,10 +160,11 @@ class System:
         log = self.directory / "load.jsonl"
         log.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "gapless", "load", self.url, "--rate", str(rate), "--connections", "8"]
-        options = ["--for", "300s", "--users", "400", "--log", str(log)]
+        options = ["--for", "900s", "--users", "400", "--log", str(log)]
         process = subprocess.Popen(argv + options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         requests: list[dict[str, Any]] = []
         try:
+            until(log.exists, "the load's first request", self.output)
             yield requests
         finally:
             process.send_signal(signal.SIGINT)
@@ -177,12 +179,6 @@ class System:
 def lost(requests: list[dict[str, Any]], but_for: str = "") -> list[dict[str, Any]]:
     """Requests that were lost, other than those that a release (which deserves it) answered wrongly itself."""
     return [r for r in requests if r["cause"] and not (but_for and r["release"] == but_for)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Any, what: str, log: Path) -> None:

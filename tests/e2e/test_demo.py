@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit import free_port
+from tests.ports import free_port
+
+pytestmark = pytest.mark.promise
 
 DEMO = Path(__file__).parents[2] / "examples" / "shop" / "demo.py"
 

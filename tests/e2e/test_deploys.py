@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.kit import System, lost, until
 
+pytestmark = pytest.mark.promise
+
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
@@ -17,7 +19,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     import tempfile
 
     directory = Path(tempfile.mkdtemp(prefix="e2e-"))
-    system = System(directory, start="6s")
+    system = System(directory, start="10s")
     system.up()
     yield system
     system.down()
@@ -46,7 +48,7 @@ def test_a_bad_release_is_rolled_back(system: System) -> None:
     status = system.status()["services"]["web"]
     assert status["stable"] == before
     assert status["rollout"]["users_met"] > 0
-    changes = system.json("status", "--changes")
+    changes = system.json("changes", "--limit", "1000")
     decision = next(c for c in changes if "back to" in c["what"])
     assert decision["numbers"]["canary_errors"] > 0
 
@@ -76,6 +78,9 @@ def test_a_rollout_is_paused_resumed_and_promoted_by_hand(system: System) -> Non
         assert system.run("rollout", "web", "pause", "--why", "campaign").returncode == 0
         assert system.json("rollout", "web")["paused"]
         assert system.run("rollout", "web", "resume").returncode == 0
+        assert system.ended_rollout()["state"] == "promoted"
+        assert system.deploy("urgent", "", "--detach").returncode == 0
+        assert system.run("rollout", "web", "pause").returncode == 0  # else it may have ended before the next word
         assert system.run("rollout", "web", "promote", "--why", "it is urgent").returncode == 0
         assert system.ended_rollout()["state"] == "promoted"
     assert lost(requests) == []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.e2e.kit import System, lost
+from tests.e2e.kit import LIMIT_S, System, lost, until
+
+pytestmark = pytest.mark.promise
 
 FRONT = '''\
 """Asks the service behind it; a failure there is a failure here."""
@@ -78,3 +83,22 @@ def test_instances_are_replaced_one_by_one() -> None:
     finally:
         system.down()
         shutil.rmtree(directory)
+
+
+def test_a_request_is_traced_through_all_services(system: System) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    asked = Request(system.url, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    assert urlopen(asked, timeout=LIMIT_S).status == 200
+
+    def spans() -> list[dict[str, Any]]:
+        done = system.run("traces", trace, "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    until(lambda: len(spans()) == 4, "spans of the gateway and both services", system.output)
+    entered, served, call, called = spans()
+    assert (served["service"], call["name"], called["service"]) == ("front", "GET web", "web")
+    assert (entered["service"], entered["parent_id"]) == ("gateway", "00f067aa0ba902b7")
+    assert (served["parent_id"], call["parent_id"]) == (entered["span_id"], served["span_id"])
+    assert called["parent_id"] == call["span_id"]
+    assert "web GET" in system.run("traces", trace).stdout
+    assert any(one["trace_id"] == trace for one in system.json("traces", "web"))

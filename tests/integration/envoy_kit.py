@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httptools
 
 from gapless.core.events import Event
-from gapless.core.model import BUCKETS, Address, Endpoint, Route, RouteTable, ServiceTable, Split, SplitBy
+from gapless.core.model import BUCKETS, Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split, SplitBy
 from gapless.core.world import RealWorld
 from gapless.gateway.envoy import EnvoyGateway
 from gapless.testing.traffic import Answer
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 
@@ -49,15 +51,17 @@ class Reply:
 class Client:
     """One keep-alive connection; it never retries. Opened anew when the server has closed it."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, address: str = HOST) -> None:
+        """`address`: this machine's end of the connection."""
         self._port = port
+        self._address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(
         self, path: str, *, method: str = "GET", host: str = "localhost", headers: Mapping[str, str] | None = None
     ) -> Reply:
         if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self._port)
+            self._streams = await asyncio.open_connection(HOST, self._port, local_addr=(self._address, 0))
         reader, writer = self._streams
         lines = [f"{method} {path} HTTP/1.1", f"host: {host}", "content-length: 0"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -83,10 +87,16 @@ class Client:
 
 
 async def ask(
-    port: int, path: str, *, method: str = "GET", host: str = "localhost", headers: Mapping[str, str] | None = None
+    port: int,
+    path: str,
+    *,
+    method: str = "GET",
+    host: str = "localhost",
+    headers: Mapping[str, str] | None = None,
+    address: str = HOST,
 ) -> Reply:
     """One request on a connection of its own."""
-    client = Client(port)
+    client = Client(port, address)
     try:
         return await client.ask(path, method=method, host=host, headers=headers)
     finally:
@@ -101,6 +111,10 @@ class Upstream:
         self.port = 0
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         """(method, path with query, headers) of every request."""
+        self.delay_s = 0.0
+        """Before every answer."""
+        self.status = 200
+        """Of every answer whose path names none."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -141,11 +155,11 @@ class Upstream:
         if "upgrade" in headers:
             await self._echo(reader, writer)
             return False
-        await asyncio.sleep(float(asked.get("wait", 0)))
+        await asyncio.sleep(float(asked.get("wait", self.delay_s)))
         if "abort" in asked:
             writer.transport.abort()
             return False
-        status = 503 if "draining" in asked else int(asked.get("status", 200))
+        status = 503 if "draining" in asked else int(asked.get("status", self.status))
         extra = "x-gapless-draining: 1\r\n" if "draining" in asked else ""
         body = self.name.encode()
         writer.write(f"HTTP/1.1 {status} Said\r\ncontent-length: {len(body)}\r\n{extra}\r\n".encode() + body)
@@ -234,8 +248,16 @@ class Rig:
     async def endpoint(self, service: str, release: str, instance: str) -> Endpoint:
         return (await self.upstream(instance)).endpoint(release)
 
-    async def ask(self, path: str, *, host: str = "localhost", headers: Mapping[str, str] | None = None) -> Answer:
-        reply = await ask(self.port, path, host=host, headers=headers)
+    async def ask(
+        self,
+        path: str,
+        *,
+        host: str = "localhost",
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        address: str = HOST,
+    ) -> Answer:
+        reply = await ask(self.port, path, method=method, host=host, headers=headers, address=address)
         ok = reply.status == 200
         return Answer(status=reply.status, release=reply.release, instance=reply.body.decode() if ok else "")
 
@@ -247,18 +269,20 @@ class Rig:
         self.upstreams.clear()
 
 
-def gateway(port: int, state: Path, events: list[Event], **options: float) -> EnvoyGateway:
-    listen = Address(host=HOST, port=port)
-    return EnvoyGateway(listen, state, RealWorld(), events=events.append, workers=2, **options)  # type: ignore[arg-type]
+def gateway(
+    port: int, state: Path, events: list[Event], entrance: Entrance | None = None, **options: Any
+) -> EnvoyGateway:
+    entrance = entrance or Entrance(listen=Address(host=HOST, port=port))
+    return EnvoyGateway(entrance, state, RealWorld(), events=events.append, workers=2, **options)
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Rig]:
+async def running(entrance: Entrance | None = None) -> AsyncIterator[Rig]:
     """A gateway for a whole module; its Envoy is ended with it."""
     state = Path(tempfile.mkdtemp(prefix="g-"))
     events: list[Event] = []
-    port = RealWorld().free_port(HOST)
-    rig = Rig(gateway(port, state, events), port, state, events)
+    port = entrance.listen.port if entrance else free_port(HOST)
+    rig = Rig(gateway(port, state, events, entrance), port, state, events)
     try:
         await rig.traffic.start()
         yield rig

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gapless.core.world import RealWorld
+from tests.ports import free_port
 
 START_S = 30.0
 ACCOUNT = "postgres"
@@ -31,7 +31,7 @@ class Postgres:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = RealWorld().free_port("127.0.0.1")
+        self.port = free_port("127.0.0.1")
         self.process: subprocess.Popen[bytes] | None = None
         self._as = {"user": ACCOUNT, "group": ACCOUNT, "extra_groups": []} if os.geteuid() == 0 else {}
         if self._as:

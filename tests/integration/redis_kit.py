@@ -10,14 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 PACKAGE = "redis-server is not installed: apt-get install -y redis-server (and stop the service that it starts)"
-START_S = 10.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_S = 20.0
 
 
 class RedisServer:
@@ -48,6 +44,10 @@ class RedisServer:
             assert self._process.poll() is None, f"redis-server ended with {self._process.returncode}"
             assert time.monotonic() < deadline, "redis-server does not answer"
             time.sleep(0.01)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
 
     def kill(self) -> None:
         """kill -9, and wait for its end."""

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gapless.core.world import RealWorld
 from gapless.load import Load, LoadSpec, Summary
-from gapless.server.bind import connected
+from gapless.server.listen.bind import connected
+from tests.ports import free_port
 
 PATIENCE_S = 40.0
 """For a start on a machine that does other things at the same time."""
@@ -41,8 +42,8 @@ async def app(scope, receive, send):
         time.sleep(float(argument))
     elif path == "exit":
         os._exit(3)
-    elif path == "stream":
-        await stream(send)
+    elif path in ("stream", "endless"):
+        await stream(send, b"text/event-stream" if path == "stream" else b"application/octet-stream")
         return
     elif path == "echo":
         body, more = b"", True
@@ -61,8 +62,8 @@ async def answer(send, body):
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
-async def stream(send):
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+async def stream(send, kind):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
     while True:
         await send({"type": "http.response.body", "body": b"data: tick\\n\\n", "more_body": True})
         await asyncio.sleep(0.05)
@@ -72,9 +73,11 @@ async def stream(send):
 class Server:
     """One `gapless serve` and what can be asked of it."""
 
-    def __init__(self, folder: Path, *options: str, app: str = APP, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, app: str = APP, port: int | None = None, target: str = "app:app"
+    ) -> None:
         self.folder = folder
-        self.port = RealWorld().free_port("127.0.0.1") if port is None else port
+        self.port = free_port("127.0.0.1") if port is None else port
         self.admin = str(folder / "a.sock")
         self.write(app)
         bind = [] if "--bind" in options else ["--bind", f"127.0.0.1:{self.port}"]
@@ -83,7 +86,7 @@ class Server:
             "-m",
             "gapless",
             "serve",
-            "app:app",
+            target,
             *bind,
             "--admin",
             f"unix:{self.admin}",
@@ -96,7 +99,7 @@ class Server:
         self.pid = self.process.pid
 
     def write(self, app: str) -> None:
-        (self.folder / "app.py").write_text(app)
+        write_code(self.folder / "app.py", app)
 
     @property
     def out(self) -> str:
@@ -138,6 +141,16 @@ class Server:
         """Pids of those that serve."""
         return [worker["pid"] for worker in self.status()["workers"] if worker["phase"] == "serving"]
 
+    @property
+    def master(self) -> int:
+        """Its pid; `pid` is the keeper's."""
+        return int(self.status()["master"])
+
+    def others(self) -> list[int]:
+        """Living processes of the server beside keeper and master: workers, unless something was left behind."""
+        status = self.status()
+        return sorted(set(session(self.pid)) - {status["pid"], status["master"]})
+
     def reload(self) -> tuple[int, dict[str, Any]]:
         status, _, body = self.ask("/reload", "POST")
         return status, json.loads(body)
@@ -147,28 +160,32 @@ class Server:
         lines = self.ask("/metrics")[2].decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
+    def kill_both(self) -> None:
+        """Keeper and master, so that neither has the time to replace the other."""
+        both = (self.master, self.pid)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in both:
+                os.kill(pid, number)
+
     def end(self) -> None:
-        """Whatever the test left running, by pid."""
+        """Whatever the test left running, by pid; again and again, because keeper and master replace each other."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
-        for pid in session(self.pid):
-            with_patience(pid)
+        while left := session(self.pid):
+            for pid in left:
+                kill(pid)
 
 
-def with_patience(pid: int) -> None:
-    """A worker without its master leaves by itself; one that does not is killed."""
-    limit = time.monotonic() + 1.0
-    while alive(pid) and time.monotonic() < limit:
-        time.sleep(0.02)
-    if alive(pid):
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
-def served(folder: Path, *options: str, app: str = APP) -> Iterator[Server]:
+def served(folder: Path, *options: str, app: str = APP, target: str = "app:app") -> Iterator[Server]:
     """A server that is ready."""
-    server = Server(folder, *options, app=app)
+    server = Server(folder, *options, app=app, target=target)
     try:
         yield server.wait_ready()
     finally:
@@ -210,6 +227,14 @@ def response(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
     return status, headers, body
 
 
+def write_code(path: Path, text: str) -> None:
+    """Each time with another second of modification: Python takes cached bytecode for valid when the second and the
+    size are the same, and nobody deploys twice within one second."""
+    after_s = path.stat().st_mtime + 2 if path.exists() else time.time() - 3600
+    path.write_text(text)
+    os.utime(path, (after_s, after_s))
+
+
 def until(true: Any, what: str, limit_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + limit_s
     while not true():
@@ -224,15 +249,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def session(leader: int) -> list[int]:
-    """Living processes of a session, without its leader."""
+def session(leader: int, *, zombies: bool = False) -> list[int]:
+    """Living processes of a session, without its leader; with those that nobody has waited for, when asked."""
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == leader and int(name) != leader and fields[0] not in "ZX":
+        if int(fields[3]) == leader and int(name) != leader and (zombies or fields[0] not in "ZX"):
             found.append(int(name))
     return found
 

@@ -4,14 +4,8 @@ protection is ours: a test here that fails after an upgrade means that it has le
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,54 +18,21 @@ from gapless.resilience.cache_bloom import Known, UnknownKey
 from gapless.resilience.cache_cashews import CashewsStore
 from gapless.resilience.errors import DeadlineExceeded
 from gapless.resilience.guard import Guard, guard
+from tests.integration.redis_kit import RedisServer
+from tests.ports import free_port
 
 WORLD = RealWorld()
-START_S = 20.0
-
-
-class Redis:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = WORLD.free_port("127.0.0.1")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        binary = shutil.which("redis-server")
-        assert binary, "redis-server is missing: apt-get install redis-server"
-        argv = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + START_S
-        while subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True).stdout != b"PONG\n":
-            assert time.monotonic() < until, "redis-server did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def hang(self, stop: bool) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP if stop else signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with tempfile.TemporaryDirectory(prefix="g-cache-") as directory:
-        server = Redis(Path(directory))
-        server.start()
-        yield server
-        server.kill()
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
 
 
 @pytest.fixture(params=["mem", "redis"])
-async def store(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterator[CashewsStore]:
-    if redis.process is None:
+async def store(request: pytest.FixtureRequest, redis: RedisServer) -> AsyncIterator[CashewsStore]:
+    if not redis.running:
         redis.start()
     store = CashewsStore("mem://" if request.param == "mem" else redis.url, limit=5.0)
     yield store
@@ -144,7 +105,7 @@ async def test_unknown_keys_cost_no_round_trip(store: CashewsStore) -> None:
     assert (shop.count("refused"), shop.count("missed")) == (1, 1)
 
 
-async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(redis: Redis) -> None:
+async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(redis: RedisServer) -> None:
     store = CashewsStore(redis.url, limit=5.0)
 
     @guard("shop", cache(ttl=60, store=store))
@@ -156,7 +117,7 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(redis: Redis)
     await store.close()
 
 
-async def test_redis_killed_and_back(redis: Redis) -> None:
+async def test_redis_killed_and_back(redis: RedisServer) -> None:
     store = CashewsStore(redis.url, limit=2.0, away=0.2)
     shop = Shop(store)
     await shop.price("a")
@@ -178,13 +139,13 @@ async def test_redis_killed_and_back(redis: Redis) -> None:
     await store.close()
 
 
-async def test_a_redis_that_hangs_delays_one_call_and_not_all(redis: Redis) -> None:
-    if redis.process is None:
+async def test_a_redis_that_hangs_delays_one_call_and_not_all(redis: RedisServer) -> None:
+    if not redis.running:
         redis.start()
     store = CashewsStore(redis.url, limit=0.3, away=30)
     shop = Shop(store)
     await shop.price("a")
-    redis.hang(True)
+    redis.freeze()
     try:
         await shop.price("b")
         begun = time.monotonic()
@@ -193,22 +154,22 @@ async def test_a_redis_that_hangs_delays_one_call_and_not_all(redis: Redis) -> N
         assert time.monotonic() - begun < 2, "it was asked again although it hangs"
         assert store.failures == 1
     finally:
-        redis.hang(False)
+        redis.thaw()
     await store.close()
 
 
-async def test_a_short_deadline_does_not_count_as_an_outage(redis: Redis) -> None:
+async def test_a_short_deadline_does_not_count_as_an_outage(redis: RedisServer) -> None:
     store = CashewsStore(redis.url, limit=5.0)
     shop = Shop(store)
     await shop.price("a")
-    redis.hang(True)
+    redis.freeze()
     token = deadline.current.set(WORLD.now() + 0.05)
     try:
         with pytest.raises(DeadlineExceeded):
             await shop.price("b")
     finally:
         deadline.current.reset(token)
-        redis.hang(False)
+        redis.thaw()
     await shop.price("a")
     assert shop.count("hits") == 1
     other = Shop(store, **shop.options)
@@ -267,8 +228,8 @@ async def test_cashews_mixes_up_keys(cashews: Cache) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
-async def test_cashews_hides_an_outage(redis: Redis) -> None:
+async def test_cashews_hides_an_outage(redis: RedisServer) -> None:
     cache = Cache()
-    cache.setup(f"redis://127.0.0.1:{WORLD.free_port('127.0.0.1')}")
+    cache.setup(f"redis://127.0.0.1:{free_port('127.0.0.1')}")
     assert await cache.get("k", default="nothing") == "nothing"
     await cache.close()

@@ -18,6 +18,7 @@ from gapless.core.model import BUCKETS, Address, Endpoint, RouteTable, ServiceTa
 from gapless.core.world import RealWorld
 from gapless.discovery.directory import Directory
 from gapless.service.client import Client
+from tests.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Port: %d\r\n\r\nok"
@@ -91,7 +92,7 @@ def at(ports: list[int]) -> list[str]:
 
 
 async def test_a_closed_port_is_refused_and_another_instance_answers() -> None:
-    free = RealWorld().free_port("127.0.0.1")
+    free = free_port("127.0.0.1")
     async with serving(answers) as ports, Client("stock", endpoints=at([free, *ports])) as client:
         for _ in range(10):
             answer = await client.post("/reserve?n=1", json={"sku": "A"})
@@ -157,7 +158,7 @@ async def process(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 async def test_killing_an_instance_loses_no_repeatable_call() -> None:
-    ports = [RealWorld().free_port("127.0.0.1") for _ in range(2)]
+    ports = [free_port("127.0.0.1") for _ in range(2)]
     async with process(ports[0]) as victim, process(ports[1]), Client("stock", endpoints=at(ports)) as client:
         failures: list[BaseException] = []
         done = 0

@@ -16,11 +16,14 @@ import pytest_asyncio
 
 from gapless.core.errors import GaplessError, GatewayMissing, PortTaken
 from gapless.core.events import GatewayStarted
-from gapless.core.model import Address
+from gapless.core.model import WARM_UP_REQUESTS, WARM_UP_S, Address, Entrance
 from gapless.core.world import RealWorld
 from gapless.gateway.envoy import EnvoyGateway
+from gapless.gateway.envoy.bootstrap import arguments
 from gapless.gateway.envoy.delta import Connection, Told
+from gapless.gateway.envoy.process import find_binary
 from tests.integration.envoy_kit import HOST, Client, Rig, Upstream, ask, eventually, gateway, running, service, table
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,7 +107,7 @@ asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
 
 async def test_envoy_outlives_the_sigkill_of_its_control_plane(short_dir: Path) -> None:
     upstream = await Upstream("old").start()
-    port = RealWorld().free_port(HOST)
+    port = free_port(HOST)
     control = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CONTROL, str(port), str(short_dir), str(upstream.port), stdout=asyncio.subprocess.PIPE
     )
@@ -131,12 +134,12 @@ async def test_envoy_outlives_the_sigkill_of_its_control_plane(short_dir: Path) 
 
 
 async def test_an_envoy_that_died_alone_is_replaced(short_dir: Path) -> None:
-    first = gateway(RealWorld().free_port(HOST), short_dir, [])
+    first = gateway(free_port(HOST), short_dir, [])
     await first.start()
     await first.detach()
     os.kill(first.pid, signal.SIGKILL)
     await eventually(lambda: not alive(first.pid))
-    second = gateway(RealWorld().free_port(HOST), short_dir, [])
+    second = gateway(free_port(HOST), short_dir, [])
     await second.start()
     try:
         assert not second.adopted
@@ -192,6 +195,11 @@ async def test_figures_equal_what_was_sent(rig: Rig) -> None:
     # names of its own: what other tests sent in the same second must not count
     both = [old.endpoint("1"), new.endpoint("2")]
     await rig.traffic.apply(table(service(both, name="counted", canary=5_000)))
+    began_at = int(world.time())
+    for _ in range(WARM_UP_REQUESTS):
+        for release in "12":
+            await ask(rig.port, "/counted", headers={"x-gapless-release": release, "x-user-id": "first"})
+    await asyncio.sleep(WARM_UP_S + 1)  # the latencies of instances that have only begun do not count
     since_at = int(world.time())
     for i in range(30):
         await ask(rig.port, "/counted", headers={"x-gapless-release": "1", "x-user-id": f"u{i}"})
@@ -209,7 +217,7 @@ async def test_figures_equal_what_was_sent(rig: Rig) -> None:
     assert sorted(canary.failed) == ["cut", "u0", "u1", "u2", "u3", "u4"]
     assert (sum(stable.latency), sum(canary.latency)) == (30, 8)
     assert {user for user, _ in stable.tail} == {f"u{i}" for i in range(30)}
-    assert (await rig.traffic.window("counted", "2", since_at - 60, since_at)).requests == 0
+    assert (await rig.traffic.window("counted", "2", began_at - 60, began_at)).requests == 0
 
 
 async def hang_up(port: int, path: str) -> None:
@@ -228,7 +236,7 @@ async def eventually_counted(rig: Rig, world: RealWorld, since_at: float, reques
 
 
 async def test_stopping_lets_requests_finish_and_leaves_nothing(short_dir: Path) -> None:
-    port = RealWorld().free_port(HOST)
+    port = free_port(HOST)
     traffic = gateway(port, short_dir, [])
     upstream = await Upstream("old").start()
     await traffic.start()
@@ -246,7 +254,7 @@ async def test_stopping_lets_requests_finish_and_leaves_nothing(short_dir: Path)
 
 
 async def test_a_stop_that_is_cut_short_still_ends_envoy(short_dir: Path) -> None:
-    port = RealWorld().free_port(HOST)
+    port = free_port(HOST)
     traffic = gateway(port, short_dir, [])
     upstream = await Upstream("old").start()
     await traffic.start()
@@ -265,7 +273,7 @@ async def test_a_stop_that_is_cut_short_still_ends_envoy(short_dir: Path) -> Non
 
 
 async def test_what_a_killed_control_plane_left_can_be_taken_down(short_dir: Path) -> None:
-    first = gateway(RealWorld().free_port(HOST), short_dir, [])
+    first = gateway(free_port(HOST), short_dir, [])
     await first.start()
     await first.detach()
     later = gateway(1, short_dir, [])
@@ -289,7 +297,7 @@ async def test_a_taken_address_is_named_with_the_remedy(short_dir: Path) -> None
 
 async def test_an_address_that_is_taken_later_is_named_too(rig: Rig, short_dir: Path) -> None:
     """Between our look and Envoy's bind, somebody else may come."""
-    port = RealWorld().free_port(HOST)
+    port = free_port(HOST)
     traffic = gateway(port, short_dir, [])
     await traffic.start()
     server = await asyncio.start_server(lambda reader, writer: None, HOST, port)
@@ -303,7 +311,7 @@ async def test_an_address_that_is_taken_later_is_named_too(rig: Rig, short_dir: 
 
 
 async def test_a_missing_envoy_is_named_with_the_remedy(short_dir: Path) -> None:
-    absent = EnvoyGateway(Address(host=HOST, port=1), short_dir, RealWorld(), Path("/nowhere/envoy"))
+    absent = EnvoyGateway(Entrance(listen=Address(host=HOST, port=1)), short_dir, RealWorld(), Path("/nowhere/envoy"))
     with pytest.raises(GatewayMissing, match=r"/nowhere/envoy(.|\n)*pip install"):
         await absent.start()
 
@@ -313,7 +321,8 @@ async def test_an_envoy_that_ends_at_once_is_given_up_with_its_last_words(short_
     binary = short_dir / "envoy-broken"
     binary.write_text(f"#!/bin/sh\n{script}\n")
     binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    broken = EnvoyGateway(Address(host=HOST, port=RealWorld().free_port(HOST)), short_dir, RealWorld(), binary)
+    entrance = Entrance(listen=Address(host=HOST, port=free_port(HOST)))
+    broken = EnvoyGateway(entrance, short_dir, RealWorld(), binary)
     with pytest.raises(GaplessError) as caught:
         await broken.start()
     assert ("no such option" in caught.value.what) == ("echo" in script)
@@ -321,7 +330,7 @@ async def test_an_envoy_that_ends_at_once_is_given_up_with_its_last_words(short_
 
 
 async def test_without_an_envoy_a_table_says_so(short_dir: Path) -> None:
-    traffic = gateway(RealWorld().free_port(HOST), short_dir, [], acknowledge_s=0.3)
+    traffic = gateway(free_port(HOST), short_dir, [], acknowledge_s=0.3)
     await traffic.start()
     os.kill(traffic.pid, signal.SIGSTOP)
     try:
@@ -341,7 +350,7 @@ async def test_two_envoys_are_both_awaited(rig: Rig) -> None:
     config = (rig.state / "envoy" / "bootstrap.json").read_text()
     (home / "bootstrap.json").write_text(config)
     world = RealWorld()
-    argv = Path(f"/proc/{rig.traffic.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    argv = arguments(find_binary(None), 2)
     process = await world.spawn(argv, env={}, cwd=home, output=home / "log")
     server = rig.traffic._server
     assert server is not None
@@ -355,3 +364,29 @@ async def test_two_envoys_are_both_awaited(rig: Rig) -> None:
         shutil.rmtree(home)
     await eventually(lambda: server.connected == 1)
     await rig.traffic.apply(table(service([old.endpoint()], canary=5), version=3))
+
+
+async def test_a_hung_envoy_is_waited_for_once_and_catches_up(short_dir: Path) -> None:
+    """Another one that has acknowledged is enough then."""
+    upstream = await Upstream("old").start()
+    traffic = gateway(free_port(HOST), short_dir, [], acknowledge_s=1.0)
+    await traffic.start()
+    server, old = traffic._server, traffic.pid
+    assert server is not None
+    try:
+        await traffic.apply(table(service([upstream.endpoint()])))
+        await traffic.renew()
+        await eventually(lambda: server.connected == 2)
+        os.kill(old, signal.SIGSTOP)
+        loop = asyncio.get_running_loop()
+        for version in (2, 3, 4):
+            began = loop.time()
+            await traffic.apply(table(service([upstream.endpoint()], canary=version), version=version))
+        assert loop.time() - began < 1.0, "it was waited for once"
+        os.kill(old, signal.SIGCONT)
+        await eventually(lambda: all(link.state.settled(server._truth) for link in server._links))  # type: ignore[arg-type]
+        assert server.settled
+    finally:
+        os.kill(old, signal.SIGCONT)
+        await traffic.stop(drain_s=0)
+        await upstream.stop()

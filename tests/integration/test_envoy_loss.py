@@ -14,7 +14,7 @@ import pytest_asyncio
 from gapless.core.model import Endpoint
 from tests.integration.envoy_kit import Client, Rig, ask, running, service, table, upstream_process
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.promise, pytest.mark.asyncio(loop_scope="module")]
 
 KEYED = {"idempotency-key": "k-1"}
 
@@ -160,6 +160,18 @@ async def test_removal_then_death_loses_nothing_even_of_what_cannot_be_repeated(
             draining = Endpoint(instance="x", release="1", address=endpoint.address, draining=True)
             await rig.traffic.apply(table(service([draining, other]), version=2))
             await asyncio.sleep(0.3)  # what it had begun takes 20 ms
+            doomed.kill()
+            await under_way.answered(100)
+        assert set(under_way.counts) == {200}
+
+
+async def test_a_kill_at_once_after_the_removal_was_acknowledged_loses_nothing_that_may_be_repeated(rig: Rig) -> None:
+    async with upstream_process() as (doomed, endpoint), upstream_process() as (_, other):
+        await rig.traffic.apply(table(service([endpoint, other])))
+        async with load(rig.port) as under_way:
+            await under_way.answered(50)
+            draining = Endpoint(instance="x", release="1", address=endpoint.address, draining=True)
+            await rig.traffic.apply(table(service([draining, other]), version=2))
             doomed.kill()
             await under_way.answered(100)
         assert set(under_way.counts) == {200}

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from gapless.core.errors import TrafficRefused
 from gapless.core.events import GatewayRefused
-from gapless.core.model import Route, SplitBy, bucket_of
+from gapless.core.model import PathKind, Route, SplitBy, bucket_of
+from gapless.gateway.envoy import routes
 from tests.integration.envoy_kit import HOST, Client, Reply, Rig, Upstream, ask, running, service, table
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -192,6 +193,29 @@ async def test_a_refusal_comes_in_envoys_words_and_changes_nothing(rig: Rig, oth
     await rig.traffic.apply(table(service([new.endpoint("2")], canary=10_000), version=3))
     assert (await ask(rig.port, "/orders")).body == b"new"
     assert not [event for event in rig.events if isinstance(event, GatewayRefused)], "whoever applies reports it"
+
+
+async def test_a_refusal_names_the_route_that_it_is_about(rig: Rig) -> None:
+    """What the file's own check would have refused before; here nobody has asked it."""
+    old = await rig.upstream("old")
+    good = Route(path="/orders")
+    bad = Route(path="/x(", path_kind=PathKind.REGEX, methods=("GET",))
+    await rig.traffic.apply(table(service([old.endpoint()], routes=[good])))
+    with pytest.raises(TrafficRefused, match=r"missing \): /x\(; it is about GET \*~/x\( of orders$"):
+        await rig.traffic.apply(table(service([old.endpoint()], routes=[good, bad, Route(path="/else")])))
+    assert (await ask(rig.port, "/orders")).body == b"old"
+    assert (await ask(rig.port, "/else")).status == 404
+
+
+async def test_a_route_to_a_cluster_that_is_not_there_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall: by itself Envoy takes it, and answers 503."""
+    old = await rig.upstream("old")
+    await rig.traffic.apply(table(service([old.endpoint()])))
+    part = routes._part
+    monkeypatch.setattr(routes, "_part", lambda service, *more: part(f"{service}-gone", *more))
+    with pytest.raises(TrafficRefused, match=r"unknown .*cluster '?orders-gone@1"):
+        await rig.traffic.apply(table(service([old.endpoint()], timeout_s=1.5)))
+    assert (await ask(rig.port, "/orders")).body == b"old"
 
 
 async def test_the_same_release_twice_in_a_split_is_no_problem(rig: Rig) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 
 import pytest
 
 from gapless.core.errors import InvalidTransition, ReloadRefused
 from gapless.core.model import Service
 from tests.integration.fleet_kit import ask, build_wheel, fleet_in, instance_of, lives, make_fleet, start
+from tests.integration.serve_kit import session
 
 APP = """\
 import asyncio, os
@@ -99,7 +101,8 @@ async def test_an_adopted_app_is_reloaded_and_a_drain_goes_on_after_a_restart(st
         assert [r.alive for r in await third.list()] == [False]
 
 
-async def test_workers_of_a_killed_master_are_not_left_behind(state, source):
+async def test_nothing_of_a_killed_instance_is_left_behind(state, source):
+    """The keeper is what the fleet watches; its master starts another one and serves on, until the fleet sweeps."""
     async with fleet_in(state) as fleet:
         instance = await start(fleet, source, "shop-1", SERVICE)
         worker = int(await ask(instance))
@@ -109,8 +112,12 @@ async def test_workers_of_a_killed_master_are_not_left_behind(state, source):
             await anext(ticks)
         with pytest.raises(InvalidTransition):
             await fleet.reload(instance)
+        assert lives(worker)
         await fleet.stop(instance, 0.0)
         assert not lives(worker)
+        assert session(running.pid) == []
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((instance.address.host, instance.address.port))
 
 
 async def test_a_reload_that_fails_changes_nothing(state, source):

@@ -11,18 +11,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gapless.core.errors import Unavailable
-from gapless.core.world import RealWorld
 from gapless.resilience.deadline_layer import deadline
 from gapless.resilience.errors import DeadlineExceeded
 from gapless.resilience.guard import guard
 from gapless.service.client import Client
+from tests.ports import free_port
 
 HOP = """
 import asyncio, json, os, sys, time
@@ -68,24 +68,59 @@ if __name__ == "__main__":
     from gapless.service.kit import load
     uvicorn.run(load("hop:service"), port=int(sys.argv[1]), log_level="error", lifespan="on")
 """
+RELAY = """
+import os, sys
+from gapless import Service, Transient, guard, ratio, retry
+from gapless.service.client import Client
+from gapless.service.kit import load
+
+following = Client("following", endpoints=[os.environ["FOLLOWING"]])
+hop = guard("hop", retry(attempts=3, idempotent=True, base=0.001, budget=ratio(0.2, floor_per_s=0.0)))
+
+@hop
+async def work(method):
+    answer = await following.request(method, "/work")
+    if answer.status >= 500:
+        raise Transient(f"it answered {answer.status}")
+
+async def app(scope, receive, send):
+    try:
+        await work(scope["method"])
+        status = 200
+    except Transient:
+        status = 503
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+service = Service("hop", app)
+if __name__ == "__main__":
+    import uvicorn
+    uvicorn.run(load("hop:service"), port=int(sys.argv[1]), log_level="error", lifespan="on")
+"""
 LOOSE_S = 0.1
 """The promise is 20 ms at the median; a machine that runs other things at the same time gets more."""
 
 
 class Hops:
-    def __init__(self, folder: Path) -> None:
-        (folder / "hop.py").write_text(HOP)
+    """Three processes that call each other; `code` for each, `last`: whom the third one calls."""
+
+    def __init__(
+        self, folder: Path, code: str = HOP, last: str = "", variables: Mapping[str, str] | None = None
+    ) -> None:
+        (folder / "hop.py").write_text(code)
         self.folder = folder
-        self.ports = [RealWorld().free_port("127.0.0.1") for _ in range(3)]
+        self.last = last
+        self.variables = dict(variables or {})
+        self.ports = [free_port("127.0.0.1") for _ in range(3)]
         self.processes = [self._start(number) for number in range(3)]
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
-        following = f"127.0.0.1:{self.ports[number + 1]}" if number < 2 else ""
+        following = f"127.0.0.1:{self.ports[number + 1]}" if number < 2 else self.last
         with (self.folder / f"log{number}").open("wb") as log, (self.folder / f"err{number}").open("wb") as err:
             return subprocess.Popen(
                 [sys.executable, "hop.py", str(self.ports[number])],
                 cwd=self.folder,
-                env={**os.environ, "FOLLOWING": following},
+                env={**os.environ, **self.variables, "FOLLOWING": following, "PLACE": str(number)},
                 stdout=log,
                 stderr=err,
             )
@@ -112,6 +147,33 @@ class Hops:
             process.kill()
         for process in self.processes:
             process.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def outage() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A side that answers 503 to everything: its address, and what it was asked."""
+    asked: list[bytes] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"{host}:{port}", asked
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
 
 
 @pytest.fixture
@@ -150,3 +212,23 @@ async def test_every_hop_ends_with_the_deadline_and_nothing_begins_after_it(hops
         over = [-each["left_s"] for each in told if each["what"] == "ended"]
         assert len(over) == sum(each["what"] == "began" for each in told), "a hop still works for nobody"
         assert statistics.median(over) < LOOSE_S
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])  # what guards ask again, and what their clients do as well
+async def test_an_outage_behind_three_hops_that_all_ask_again_costs_the_share_of_one(method: str) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="hops-"))
+    async with outage() as (last, asked):
+        running = Hops(folder, RELAY, last)
+        try:
+            await running.wait_ready()
+            async with Client("first", endpoints=[f"127.0.0.1:{running.ports[0]}"]) as client:
+                for _ in range(5):  # what budgets have saved up is spent once
+                    answers = await asyncio.gather(*(client.request(method, "/work") for _ in range(20)))
+                before = len(asked)
+                for _ in range(15):
+                    answers = await asyncio.gather(*(client.request(method, "/work") for _ in range(20)))
+                assert {(answer.status, answer.headers.get("x-gapless-retried")) for answer in answers} == {(503, "1")}
+                assert (len(asked) - before) / 300 <= 1.2 + 0.02, "a client adds its floor of one each second"
+        finally:
+            running.end()
+            shutil.rmtree(folder, ignore_errors=True)

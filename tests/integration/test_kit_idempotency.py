@@ -11,8 +11,8 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gapless.core.world import RealWorld
 from gapless.service.client import Client
+from tests.ports import free_port
 
 PAYMENT = """
 import asyncio, sqlite3, sys, uvicorn
@@ -61,7 +61,7 @@ async def payment(directory: Path, port: int) -> AsyncIterator[asyncio.subproces
 
 
 async def test_a_killed_instance_neither_loses_nor_doubles_a_payment(short_dir: Path) -> None:
-    ports = [RealWorld().free_port("127.0.0.1") for _ in range(2)]
+    ports = [free_port("127.0.0.1") for _ in range(2)]
     keys = [f"order-{n}" for n in range(120)]
     async with (
         payment(short_dir, ports[0]) as victim,

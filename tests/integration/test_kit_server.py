@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gapless.core.world import RealWorld
 from gapless.service.client import Client
 from gapless.service.identity import Identity
 from gapless.service.kit import Service
+from tests.ports import free_port
 
 RUN = """
 import sys, uvicorn
@@ -62,7 +62,7 @@ except Exception as error:
 @contextlib.asynccontextmanager
 async def running(directory: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], Client]]:
     (directory / "shopapp.py").write_text(APP)
-    port = RealWorld().free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     env = {**os.environ, "GAPLESS_RELEASE": "1.4.0", "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", RUN, str(port)], cwd=directory, env=env, stdout=subprocess.PIPE
@@ -163,7 +163,7 @@ async def test_a_hanging_blocking_check_uses_one_thread_only() -> None:
         ("x = 1 / 0", "broken:app", "ZeroDivisionError: division by zero"),
         ("import sys; sys.exit('no config')", "broken:app", "SystemExit: no config"),
         ("def other(): ...", "broken:app", "has no attribute 'app'\n  → callables in the module: other"),
-        ("app = 3", "broken:app", "is a int, not an ASGI app"),
+        ("app = 3", "broken:app", "is a int, not an ASGI or WSGI app"),
         ("", "missing:app", "there is no module 'missing'"),
         ("", "broken", "write module:attribute"),
     ],

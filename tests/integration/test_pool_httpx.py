@@ -20,6 +20,7 @@ from gapless.resilience.errors import PoolTimeout, Transient
 from gapless.resilience.pool_errors import ConnectFailed
 from gapless.resilience.pool_httpx import PooledTransport
 from gapless.resilience.pool_limits import PoolLimits
+from tests.ports import free_port
 
 WORLD = RealWorld()
 START_S = 20.0
@@ -38,7 +39,7 @@ async def app(scope, receive, send):
 
 class Server:
     def __init__(self, directory: Path) -> None:
-        self.port = WORLD.free_port("127.0.0.1")
+        self.port = free_port("127.0.0.1")
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
 

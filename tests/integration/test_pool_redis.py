@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,53 +14,25 @@ from gapless.resilience.errors import PoolTimeout, Transient
 from gapless.resilience.pool_errors import ConnectFailed
 from gapless.resilience.pool_limits import PoolLimits
 from gapless.resilience.pool_redis import RedisClient, RedisPool, redis_client
+from tests.integration.redis_kit import RedisServer
 
 WORLD = RealWorld()
-START_S = 20.0
-
-
-class Server:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = WORLD.free_port("127.0.0.1")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        binary = shutil.which("redis-server")
-        assert binary, "redis-server is missing: apt-get install redis-server"
-        argv = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + START_S
-        ping = ["redis-cli", "-p", str(self.port), "ping"]
-        while subprocess.run(ping, capture_output=True, check=False).stdout != b"PONG\n":
-            assert time.monotonic() < until, "redis-server did not start"
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    directory = Path(tempfile.mkdtemp(prefix="g-redis-"))
-    server = Server(directory)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(directory, ignore_errors=True)
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
 
 
-def client_of(server: Server, max_size: int = 3, leak_after_s: float = 60.0) -> RedisClient:
+def client_of(server: RedisServer, max_size: int = 3, leak_after_s: float = 60.0) -> RedisClient:
     limits = PoolLimits(max_size=max_size, leak_after_s=leak_after_s)
-    return redis_client(f"redis://127.0.0.1:{server.port}", name="cache", world=WORLD, limits=limits)
+    return redis_client(server.url, name="cache", world=WORLD, limits=limits)
 
 
 @pytest.fixture
-async def redis(server: Server) -> AsyncIterator[RedisClient]:
-    if server.process is None:
+async def redis(server: RedisServer) -> AsyncIterator[RedisClient]:
+    if not server.running:
         server.start()
     client = client_of(server)
     yield client
@@ -105,7 +72,7 @@ async def test_a_cancelled_command_does_not_leave_its_reply_to_the_next(redis: R
     assert figures.size <= 3
 
 
-async def test_a_full_pool_says_who_has_it_all_and_obeys_the_deadline(server: Server) -> None:
+async def test_a_full_pool_says_who_has_it_all_and_obeys_the_deadline(server: RedisServer) -> None:
     redis = client_of(server, max_size=1)
 
     async def block() -> None:
@@ -121,7 +88,7 @@ async def test_a_full_pool_says_who_has_it_all_and_obeys_the_deadline(server: Se
     await redis.aclose()
 
 
-async def test_the_server_dies_and_comes_back_and_nobody_is_stuck(server: Server, redis: RedisClient) -> None:
+async def test_the_server_dies_and_comes_back_and_nobody_is_stuck(server: RedisServer, redis: RedisClient) -> None:
     await asyncio.gather(*(redis.set("k", "v") for _ in range(10)))
     under_way = [asyncio.create_task(redis.blpop(["nothing"], timeout=60)) for _ in range(8)]
     await asyncio.sleep(0.1)
@@ -134,7 +101,7 @@ async def test_the_server_dies_and_comes_back_and_nobody_is_stuck(server: Server
     assert await asyncio.gather(*(redis.get("k") for _ in range(20))) == [None] * 20
 
 
-async def test_idle_ones_that_a_restart_killed_are_not_lent(server: Server, redis: RedisClient) -> None:
+async def test_idle_ones_that_a_restart_killed_are_not_lent(server: RedisServer, redis: RedisClient) -> None:
     await asyncio.gather(*(redis.set("k", "v") for _ in range(10)))
     server.kill()
     server.start()
@@ -143,7 +110,7 @@ async def test_idle_ones_that_a_restart_killed_are_not_lent(server: Server, redi
     assert pool_of(redis).statistics().discarded_total >= 1
 
 
-async def test_a_subscription_holds_a_connection(server: Server) -> None:
+async def test_a_subscription_holds_a_connection(server: RedisServer) -> None:
     redis = client_of(server, leak_after_s=math.inf)
     async with redis.pubsub() as pubsub:
         await pubsub.subscribe("news")

@@ -20,6 +20,7 @@ from gapless.resilience.limit import limit
 from gapless.service.asgi import App, Receive, Scope, Send
 from gapless.service.protect import Protected
 from gapless.service.protect_rules import VARIABLE, render
+from tests.integration.redis_kit import RedisServer
 from tests.integration.serve_kit import Server, request, served, until
 
 RULES = Service(
@@ -39,6 +40,18 @@ def server(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GAPLESS_SERVICE", "shop")
     with served(short_dir) as found:
         yield found
+
+
+def test_workers_count_together_on_a_redis(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RedisServer() as redis:
+        shared = RateRule(limit=9, per_s=3600.0, by="user", shared=redis.url.replace(str(redis.port), "${PORT}"))
+        monkeypatch.setenv(VARIABLE, render(Service(name="shop", protect=Protect(rate=shared))))
+        monkeypatch.setenv("PORT", str(redis.port))
+        with served(short_dir, "--workers", "3") as server:
+            statuses = [server.get("/", "x-user-id: ada")[0] for _ in range(30)]
+            assert statuses.count(200) == 9
+            answered = {server.get("/", f"x-user-id: {n}")[2].split()[1] for n in range(60)}
+            assert len(answered) > 1, "by several workers"
 
 
 def busy(server: Server, guard_name: str) -> float:

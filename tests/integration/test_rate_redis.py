@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ from gapless.resilience.errors import RateLimited
 from gapless.resilience.events import SharedStateLost
 from gapless.resilience.guard import guard
 from gapless.resilience.rate import exact, leased, rate, top
+from gapless.resilience.rate_redis import MEMBER_TTL_S
+from gapless.resilience.rate_shared import LEASE_S
 from tests.integration.redis_kit import RedisServer
 
 PROCESSES = 4
@@ -48,12 +52,37 @@ async def admitted(guarded, calls: int, **given: object) -> int:
     return count
 
 
+class Turns:
+    """Time as far as this process had a processor. It is busy for no more than some 100 µs in each turn of its loop:
+    where turns are further apart than TURN_S, others had it."""
+
+    TURN_S = 0.004
+
+    def __init__(self) -> None:
+        self.began = self.last = time.monotonic()
+        self.lost_s = 0.0
+
+    def now(self) -> float:
+        at = time.monotonic()
+        self.lost_s += max(at - self.last - self.TURN_S, 0.0)
+        self.last = at
+        return at - self.began - self.lost_s
+
+
 async def admitted_for(guarded, seconds: float, pause_s: float = 0.001, **given: object) -> int:
     count, until = 0, time.monotonic() + seconds
     while time.monotonic() < until:
         count += await admitted(guarded, 1, **given)
         await asyncio.sleep(pause_s)
     return count
+
+
+def at_once(guarded) -> int:
+    """Calls admitted of one, which waits for nothing: not even for a turn of the loop."""
+    call = admitted(guarded, 1)
+    with pytest.raises(StopIteration) as ended:
+        call.send(None)
+    return int(ended.value.value)
 
 
 async def come_back(guarded) -> None:
@@ -70,11 +99,14 @@ def figures(guarded) -> dict[str, object]:
 
 
 async def test_exact_admits_the_burst_and_tells_when_to_come_again(client):
-    ours = guard("exact", rate("10/s", key="{user}", burst=5, shared=client, overrides={"no": "0/s", "vip": "50/s"}))
+    shared = exact(client, patience=10.0)  # what a busy machine does to it is not asked here
+    ours = guard("exact", rate("10/s", key="{user}", burst=5, shared=shared, overrides={"no": "0/s", "vip": "50/s"}))
     assert await admitted(ours, 9, user="ann") == 5
     assert await admitted(ours, 9, user="bob") == 5
     assert await admitted(ours, 60, user="vip") >= 50
     assert await admitted(ours, 3, user="no") == 0
+    while await admitted(ours, 1, user="ann"):
+        pass  # the calls above took their time
     with pytest.raises(RateLimited) as refused:
         await admitted_once(ours, user="ann")
     assert 0 < refused.value.retry_after_s <= 0.1
@@ -90,7 +122,8 @@ async def admitted_once(guarded, **given: object) -> None:
 
 async def test_two_guards_of_one_name_share_and_keys_expire_by_themselves(client):
     one, two = (guard("same", rate("50/s", burst=10, shared=client)) for _ in range(2))
-    assert 10 <= await admitted(one, 8) + await admitted(two, 8) <= 12
+    began = time.monotonic()
+    assert 10 <= await admitted(one, 8) + await admitted(two, 8) <= 11 + 50 * (time.monotonic() - began)
     await asyncio.sleep(0.3)
     keys = await client.keys("*:key:*")
     assert keys == [], "a bucket that is full again needs no key"
@@ -122,7 +155,9 @@ async def test_exact_goes_on_with_its_part_when_redis_is_killed_and_comes_back_w
     at = time.monotonic()
     back = await admitted(ours, 100)
     assert back <= 100 * (time.monotonic() - at) + 3, "the bucket is not full because Redis has forgotten it"
-    assert [event.lost for event in events if isinstance(event, SharedStateLost)] == [True, False]
+    told = [event.lost for event in events if isinstance(event, SharedStateLost)]
+    assert told[:2] == [True, False]
+    assert all(one != other for one, other in pairwise(told)), "a machine that is busy for 50 ms loses it again"
     ours.close()
 
 
@@ -173,19 +208,18 @@ async def test_leased_falls_to_its_part_within_50_ms_and_no_call_is_delayed(serv
     assert figures(ours)["processes"] == 4
     await admitted_for(ours, 1.2)
     getattr(server, how)()
-    began, longest, noticed = time.monotonic(), 0.0, None
-    count = 0
-    while time.monotonic() < began + 1.0:
-        at = time.monotonic()
-        count += await admitted(ours, 1)
-        longest = max(longest, time.monotonic() - at)
+    turns, longest, noticed, count = Turns(), 0.0, None, 0
+    while turns.now() < 1.0:
+        cpu_s = time.thread_time()
+        count += at_once(ours)
+        longest = max(longest, time.thread_time() - cpu_s)
         if noticed is None and figures(ours)["away"]:
-            noticed = time.monotonic() - began
+            noticed = turns.now()
         await asyncio.sleep(0.001)
-    took = time.monotonic() - began
+    took = time.monotonic() - turns.began
     assert noticed is not None
-    assert noticed < 0.15, "50 ms on a machine that is not busy"
-    assert longest < 0.05, "5 ms on a machine that is not busy"
+    assert noticed < 0.05
+    assert longest < 0.005
     assert 0.7 * 100 * took <= count <= 100 * took + 12, "a quarter, and what was left of the lease"
     server.thaw() if how == "freeze" else server.start()
     await admitted_for(ours, 0.4)
@@ -237,6 +271,20 @@ def test_exact_serves_threads_with_a_blocking_client(server):
 
 
 @pytest.mark.parametrize("how", [exact, leased])
+def test_a_client_may_be_closed_as_soon_as_its_guard_is(server, how):
+    """Whatever a thread of the guard was doing with it just then (an exception there fails the test)."""
+    import redis
+
+    for number in range(100):
+        with redis.Redis.from_url(server.url) as client:
+            ours = guard(f"closed {number}", rate("10/s", shared=how(client)))
+            ours(lambda: None)()
+            time.sleep(number % 25 * 4e-5)
+            ours.close()
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", [exact, leased])
 async def test_a_url_is_enough_and_what_it_opened_is_closed(server, client, how):
     ours = guard("by url", rate("10/s", burst=5, shared=how(server.url)))
     assert await admitted(ours, 1) == 1
@@ -253,7 +301,7 @@ async def test_a_url_is_enough_and_what_it_opened_is_closed(server, client, how)
 
 
 async def test_cancelled_calls_leave_the_connection_usable(client):
-    ours = guard("cancelled", rate("1000/s", shared=exact(client)))
+    ours = guard("cancelled", rate("1000/s", shared=exact(client, patience=10.0)))
     for turns in range(12):
         call = asyncio.ensure_future(admitted(ours, 1))
         for _ in range(turns):
@@ -309,5 +357,62 @@ def test_four_processes_together_admit_the_rate(server, how, above):
     total, allowed = sum(reply["admitted"] for reply in replies), 50 + 500 * seconds
     # Processes that start late on a busy machine end late: a tenth of a second of the rate.
     assert total <= allowed * (1 + above) + 50, replies
-    assert total >= allowed * 0.9, replies
+    asked = sum(reply["admitted"] + reply["rejected"] for reply in replies)
+    assert total >= min(allowed, asked) * 0.9, replies
+    assert all(reply["away"] == 0 for reply in replies)
+
+
+LEASER = """
+import asyncio, json, os, sys, time
+import redis.asyncio
+from gapless.resilience.errors import RateLimited
+from gapless.resilience.guard import guard
+from gapless.resilience.rate import leased, rate
+
+async def main(url, file, begin, seconds):
+    counter = os.open(file, os.O_RDWR | os.O_CREAT)
+    client = redis.asyncio.Redis.from_url(url)
+    ours = guard("leasers", rate("500/s", burst=50, shared=leased(client)))
+    await client.ping()
+    await asyncio.sleep(begin - time.time())
+    until, count = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        try:
+            async with ours.enter():
+                count += 1
+                os.pwrite(counter, b"%d" % count, 0)
+        except RateLimited:
+            pass
+        await asyncio.sleep(0.001)
+    print(json.dumps(ours.statistics()["policies"]["rate"]))
+    ours.close()
+    await client.aclose()
+
+asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])))
+"""
+
+
+def test_killed_processes_take_no_more_than_their_leases_with_them(server, tmp_path):
+    """Two of four are killed under load: the others have the whole rate at once, and in the end share it in two."""
+    begin, seconds = time.time() + 2.0, MEMBER_TTL_S + 6.0
+    files = [tmp_path / str(number) for number in range(4)]
+    argv = [sys.executable, "-c", LEASER, server.url]
+    workers = [subprocess.Popen([*argv, str(file), str(begin), str(seconds)], stdout=subprocess.PIPE) for file in files]
+
+    def count(those: list[Path]) -> tuple[float, int]:
+        return time.time() - begin, sum(int(file.read_text() or 0) for file in those)
+
+    time.sleep(begin + 2.0 - time.time())
+    [worker.kill() for worker in workers[:2]]
+    [worker.communicate() for worker in workers[:2]]
+    time.sleep(0.5)
+    before_s, before = count(files[2:])
+    time.sleep(3.0)
+    after_s, after = count(files[2:])
+    replies = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers[2:]]
+    whole_s, whole = count(files)
+    lease = 500 * LEASE_S / 4
+    assert 0.93 * 500 * (after_s - before_s) <= after - before <= 1.01 * 500 * (after_s - before_s) + 4 * lease
+    assert whole <= 50 + 1.01 * 500 * whole_s + 2 * lease
+    assert [reply["processes"] for reply in replies] == [2, 2]
     assert all(reply["away"] == 0 for reply in replies)

@@ -48,7 +48,7 @@ def test_a_killed_worker_is_replaced_at_once(short_dir: Path) -> None:
         (victim,) = server.workers()
         os.kill(victim, signal.SIGKILL)
         began = time.monotonic()
-        until(lambda: session(server.pid) not in ([], [victim]), "another process has been forked")
+        until(lambda: server.others() not in ([], [victim]), "another process has been forked")
         # 50 ms is what is promised on a quiet machine (benchmarks/reload.py shows it); here others run as well.
         assert time.monotonic() - began < 1.0
         until(lambda: len(server.workers()) == 1, "it serves")
@@ -76,6 +76,17 @@ def test_a_worker_that_ends_itself_is_replaced(short_dir: Path) -> None:
         assert "exit status 3" in server.err
 
 
+async def test_a_worker_that_is_sent_sigterm_serves_until_another_one_does(short_dir: Path) -> None:
+    with served(short_dir, app="import time\ntime.sleep(1.5)\n" + APP) as server:
+        (victim,) = server.workers()
+        async with Steady(server.port) as load:
+            os.kill(victim, signal.SIGTERM)
+            await asyncio.to_thread(until, lambda: server.workers() not in ([], [victim]), "another one serves")
+        assert load.lost() == []
+        assert load.summary.max_s < 1.2  # while the successor loads, somebody answers
+        assert server.status()["restarts"] == 0
+
+
 def test_a_worker_that_is_sent_sigterm_is_replaced_before_it_has_gone(short_dir: Path) -> None:
     with served(short_dir) as server, server.connect() as busy:
         (victim,) = server.workers()
@@ -88,22 +99,22 @@ def test_a_worker_that_is_sent_sigterm_is_replaced_before_it_has_gone(short_dir:
         assert server.status()["restarts"] == 0
 
 
-def test_workers_whose_master_is_killed_finish_and_leave(short_dir: Path) -> None:
+def test_workers_whose_keeper_and_master_are_killed_at_once_finish_and_leave(short_dir: Path) -> None:
     with served(short_dir, "--workers", "2", "--drain", "10") as server, server.connect() as busy:
         workers = server.workers()
         busy.sendall(b"GET /sleep/1 HTTP/1.1\r\nhost: x\r\n\r\n")
         until(lambda: server.metric("gapless_requests_in_flight") == 1, "it is under way")
-        server.process.kill()
+        server.kill_both()
         assert response(busy)[0] == 200
         until(lambda: not any(map(alive, workers)), "the workers have gone", limit_s=12)
 
 
-def test_a_blocked_worker_whose_master_is_killed_does_not_stay(short_dir: Path) -> None:
+def test_a_blocked_worker_whose_keeper_and_master_are_killed_at_once_does_not_stay(short_dir: Path) -> None:
     with served(short_dir, "--drain", "1") as server, server.connect() as busy:
         workers = server.workers()
         busy.sendall(b"GET /block/600 HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.3)
-        server.process.kill()
+        server.kill_both()
         until(lambda: not any(map(alive, workers)), "the worker has gone", limit_s=15)
 
 
@@ -164,7 +175,7 @@ def test_a_second_server_does_not_take_the_admin_socket_of_a_living_one(short_di
 
 def test_a_stale_admin_socket_is_replaced(short_dir: Path) -> None:
     with served(short_dir) as first:
-        first.process.kill()
+        first.kill_both()
         first.wait()
         assert Path(first.admin).exists()
     with served(short_dir) as second:

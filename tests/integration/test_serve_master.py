@@ -13,9 +13,12 @@ import pytest
 
 from gapless.core.errors import AppError
 from gapless.core.world import RealWorld
-from gapless.server import handover
-from gapless.server.bind import listeners
-from gapless.server.master import Master, Refusal
+from gapless.server.connections.queue import open_queue
+from gapless.server.handover import handover
+from gapless.server.listen.bind import listeners
+from gapless.server.master.keep import Alone
+from gapless.server.master.master import Master
+from gapless.server.master.outcome import Refusal
 from gapless.server.settings import Settings
 from tests.integration.serve_kit import APP, PATIENCE_S, exchange
 
@@ -26,7 +29,14 @@ async def mastered(folder: Path, monkeypatch: pytest.MonkeyPatch, silent_s: floa
     (folder / "app.py").write_text(APP)
     monkeypatch.chdir(folder)
     ready = asyncio.Event()
-    master = Master(Settings("app:app", drain_s=5.0, start_s=20.0), listeners(["127.0.0.1:0"]), RealWorld(), ready.set)
+    master = Master(
+        Settings("app:app", drain_s=5.0, start_s=20.0),
+        listeners(["127.0.0.1:0"]),
+        open_queue(),
+        RealWorld(),
+        ready.set,
+        Alone(),
+    )
     master.state = master.state._replace(limits=master.state.limits._replace(silent_s=silent_s))
     running = asyncio.ensure_future(master.run())
     try:
@@ -63,7 +73,7 @@ async def test_a_worker_that_speaks_another_version_is_refused(
     (short_dir / "app.py").write_text(APP)
     monkeypatch.chdir(short_dir)
     monkeypatch.setattr(handover, "VERSION", 2)
-    master = Master(Settings("app:app"), listeners(["127.0.0.1:0"]), RealWorld(), lambda: None)
+    master = Master(Settings("app:app"), listeners(["127.0.0.1:0"]), open_queue(), RealWorld(), lambda: None, Alone())
     with pytest.raises(AppError, match="speaks version 1 of the hand-over protocol, this one 2"):
         await asyncio.wait_for(master.run(), PATIENCE_S)
 
@@ -73,7 +83,9 @@ async def test_a_worker_that_lies_about_what_it_received_is_refused(
 ) -> None:
     async with mastered(short_dir, monkeypatch) as master:
         (old,) = master.serving
-        monkeypatch.setattr("gapless.server.child.Child._names", lambda child: ["listen:elsewhere", "stdout", "stderr"])
+        monkeypatch.setattr(
+            "gapless.server.master.child.Child._names", lambda child: ["listen:elsewhere", "stdout", "stderr"]
+        )
         with pytest.raises(Refusal):
             await asyncio.wait_for(master.reload(), PATIENCE_S)
         assert master.serving == [old]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from gapless.core.world import RealWorld
 from gapless.service.client import Client
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
@@ -24,6 +23,7 @@ from shop.catalogue import PRICES  # noqa: E402
 from shop.database import opened  # noqa: E402
 from shop.purchase import finish  # noqa: E402
 from showcase import ledger  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 PURCHASES = 60
 
@@ -36,7 +36,7 @@ class Fleet:
         self.running: list[subprocess.Popen[bytes]] = []
 
     def start(self, service: str) -> str:
-        port = RealWorld().free_port("127.0.0.1")
+        port = free_port("127.0.0.1")
         command = ["-m", "uvicorn", f"shop.{service}:app", "--port", str(port), "--log-level", "warning"]
         env = {**os.environ, "SHOP_DATA": str(self.data)}
         self.running.append(subprocess.Popen([sys.executable, *command], cwd=SHOP, env=env))

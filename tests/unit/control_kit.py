@@ -7,18 +7,23 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from gapless.config import Gateway, System
+from gapless.config import Gateway, Registry, System
 from gapless.control.commands import Author
+from gapless.control.gates.comparer import StartComparer
+from gapless.control.gates.run import RunGate
 from gapless.control.plane import ControlPlane
 from gapless.core.events import Event, Events
 from gapless.core.model import BUCKETS, Address, Instance, Phase, RolloutPolicy, Route, Service
+from gapless.core.model.alert import AlertPolicy
+from gapless.core.ports import Queries, Signals
+from gapless.discovery.catalog.catalog import Catalog
 from gapless.store.memory import MemoryStore
 from gapless.testing.fleet import FakeFleet
 from gapless.testing.traffic import FakeTraffic
 from gapless.testing.world import FakeWorld
 
 ME = Author(who="tester", why="a test")
-POLICY = RolloutPolicy(steps=(3_000, BUCKETS), hold_s=2.0, min_samples=10, patience_s=120.0)
+POLICY = RolloutPolicy(steps=(3_000, BUCKETS), hold_s=2.0, min_samples=10, power=0.0, patience_s=120.0)
 WEB = Service(
     name="web",
     app="web:app",
@@ -34,7 +39,9 @@ WEB = Service(
 class Rig:
     """`up` begins a control plane, `kill` ends it as SIGKILL would, `up` again begins the next one on what is left."""
 
-    def __init__(self, *services: Service) -> None:
+    def __init__(self, *services: Service, registry: Registry | None = None) -> None:
+        self.registry = registry
+        self.catalog: Catalog | None = None
         self.world = FakeWorld()
         self.fleet = FakeFleet()
         self.traffic = FakeTraffic(self.world)
@@ -42,8 +49,13 @@ class Rig:
         self.events: list[Event] = []
         self.services = {service.name: service for service in services or (WEB,)}
         self._directory = tempfile.TemporaryDirectory(prefix="g-")
+        self.signals: Signals | None = None
+        self.queries: Queries | None = None
         self.load = 40
         """Requests per second, divided among the releases by the split in force."""
+        self.run_gate: RunGate | None = None
+        self.start_comparer: StartComparer | None = None
+        self.alerts = AlertPolicy()
         self.bad: set[str] = set()
         """Releases of which every second answer is an error."""
 
@@ -55,9 +67,27 @@ class Rig:
             services=self.services,
             state=state,
             path=state / "gapless.yaml",
+            registry=self.registry,
+            alerts=self.alerts,
         )
         events = Events([self.events.append])
-        self.plane = ControlPlane(system, self.store, self.fleet, self.traffic, self.world, events, self._probe)
+        if self.registry:
+            self.catalog = Catalog(self.store, self.world, name=self.registry.node)
+            await self.catalog.start()
+        self.plane = ControlPlane(
+            system,
+            self.store,
+            self.fleet,
+            self.traffic,
+            self.world,
+            events,
+            self._probe,
+            catalog=self.catalog,
+            signals=self.signals,
+            queries=self.queries,
+            run_gate=self.run_gate,
+            start_comparer=self.start_comparer,
+        )
         await self.plane.start()
         return self.plane
 
@@ -91,6 +121,8 @@ class Rig:
     async def kill(self) -> None:
         """Nothing is written any more from here on."""
         await self.plane._end_loops()
+        if self.catalog:
+            await self.catalog.aclose()
 
     async def down(self) -> None:
         stopping = asyncio.ensure_future(self.plane.stop())
@@ -98,6 +130,8 @@ class Rig:
             await self.world.advance(0.5)
             await asyncio.sleep(0)
         await stopping
+        if self.catalog:
+            await self.catalog.aclose()
         self._directory.cleanup()
 
     def live(self, service: str = "web") -> list[Instance]:

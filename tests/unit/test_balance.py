@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gapless.core.model import Address, Endpoint
-from gapless.discovery.balance import (
+from gapless.discovery.balance import View, candidates, choose, standing_of
+from gapless.discovery.balancers import BALANCERS, least_request, p2c_peak_ewma
+from gapless.discovery.load import (
     FAILURES_TO_EJECT,
     PROBATION_MOST_S,
+    TAU_S,
     Load,
     Outcome,
     begun,
-    candidates,
     cost,
     due,
     ended,
     fresh,
-    pick,
     probation_s,
 )
-from gapless.discovery.loads import Loads
+from gapless.discovery.loads import Bench, Loads
 from gapless.testing import FakeWorld
+from gapless.testing.queueing import Server, simulate
 
 NOW = 1000.0
 few = settings(deadline=None)
@@ -44,6 +43,10 @@ loads = st.builds(
     refused=st.booleans(),
     tried=st.floats(0, NOW),
 )
+
+
+def pick(some: list[Load], now: float, one: float, other: float) -> int:
+    return choose(View(loads=some, now=now, one=one, other=other), p2c_peak_ewma)
 
 
 def healthy(latency_s: float = 0.01, **changes: object) -> Load:
@@ -107,6 +110,31 @@ def test_an_ejected_one_is_left_out_until_its_probe_is_due_and_then_preferred() 
     assert not due(begun(dead, NOW + 0.25), NOW + 99), "one probe at a time"
 
 
+@few
+@given(st.lists(loads, min_size=1, max_size=8), dice, dice, dice)
+def test_probes_are_those_that_are_due(some: list[Load], one: float, other: float, third: float) -> None:
+    among, probes = standing_of(some, NOW)
+    assert list(among) == list(candidates(some, NOW))
+    assert set(probes) <= set(among)
+    assert all(some[index].ejected and due(some[index], NOW) for index in probes)
+    assert choose(View(loads=some, now=NOW, one=one, other=other, third=third), p2c_peak_ewma) in among
+
+
+@pytest.mark.parametrize("name", sorted(BALANCERS))
+def test_among_a_thousand_one_that_has_recovered_is_found_within_tau_by_a_few_requests(name: str) -> None:
+    world = FakeWorld(7)
+    known, some = Loads(world, name), tuple(places(*range(1000)))
+    known.ended(some[500].address, 0.001, Outcome.REFUSED)
+    for number in range(20 * int(TAU_S)):
+        world.stall(0.05)
+        chosen = known.choose(some, (), str(number))
+        assert chosen is not None
+        known.ended(chosen.address, 0.01, Outcome.ANSWERED)
+        if chosen is some[500]:
+            return
+    pytest.fail("nobody has asked it")
+
+
 def test_each_failed_probe_is_followed_by_a_longer_wait() -> None:
     waits = [probation_s(healthy(failures=FAILURES_TO_EJECT + n)) for n in range(8)]
     assert waits == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
@@ -162,104 +190,56 @@ def test_forgotten_are_only_those_that_nobody_waits_for() -> None:
     assert known.of(one.address) is None
 
 
-# The simulation: callers with what they have seen, servers with a queue each, one clock.
+@few
+@given(
+    st.integers(1, 7),
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from(Outcome), st.floats(0, 3)), max_size=40),
+)
+def test_whom_a_caller_may_ask_is_kept_up_to_date(n: int, events: list[tuple[int, Outcome, float]]) -> None:
+    """As if each pick looked at all of them."""
+    loads = [fresh(0.0)] * n
+    bench, now = Bench(places(*range(n)), loads, ""), 0.0
+    for place, outcome, later in events:
+        now += later
+        index = place % n
+        loads[index] = ended(begun(loads[index], now), now, 0.01, outcome)
+        bench.put(bench.endpoints[index].address, loads[index])
+        for at in (now, now + 0.25, now + 9):
+            (among, probes), (all_among, all_probes) = bench.standing(at), standing_of(loads, at)
+            assert (list(among), list(probes)) == (list(all_among), list(all_probes))
 
 
-@dataclass
-class Server:
-    """`slots` requests at a time; the rest wait. `speed` is the mean service time."""
-
-    speed: float
-    slots: int = 4
-    fails: float = 0.0
-    busy: int = 0
-    queue: list[tuple[float, int]] = field(default_factory=list)
+def test_a_listing_that_takes_the_place_of_another_is_looked_at_anew() -> None:
+    known = Loads(FakeWorld())
+    for port in range(200):  # as many short-lived tuples, some of them at the same place in memory
+        chosen = known.choose(tuple(places(port)), ())
+        assert chosen is not None
+        assert chosen.address.port == port
 
 
-Choice = Callable[[list[Load], float, random.Random], int]
+# What the rules achieve together, simulated.
 
 
-def p2c(known: list[Load], now: float, die: random.Random) -> int:
-    return pick(known, now, die.random(), die.random())
-
-
-def least(known: list[Load], now: float, die: random.Random) -> int:
-    return min(range(len(known)), key=lambda i: (known[i].in_flight, die.random()))
-
-
-def simulate(
-    servers: list[Server], rate: float, seconds: float, seed: int, choose: Choice = p2c
-) -> tuple[float, float]:
-    """p99 in seconds, and the share of failed requests, of 2 callers together, the first tenth not counted."""
-    die = random.Random(seed)
-    known = [[fresh(-100.0) for _ in servers] for _ in range(2)]
-    took: list[float] = []
-    failed = 0
-    events: list[tuple[float, int, str, tuple[int, int, float]]] = [(die.expovariate(rate), 0, "arrive", (0, 0, 0.0))]
-    number = 0
-
-    def begin(now: float, server: int, caller: int, since: float) -> None:
-        nonlocal number
-        machine = servers[server]
-        machine.busy += 1
-        bad = die.random() < machine.fails
-        number += 1
-        length = 0.001 if bad else die.expovariate(1 / machine.speed)
-        heapq.heappush(events, (now + length, number, "bad" if bad else "good", (server, caller, since)))
-
-    while events:
-        now, _, kind, (server, caller, since) = heapq.heappop(events)
-        if kind == "arrive":
-            number += 1
-            if now < seconds:
-                heapq.heappush(events, (now + die.expovariate(rate), number, "arrive", (0, 0, 0.0)))
-            caller = die.randrange(len(known))
-            server = choose(known[caller], now, die)
-            known[caller][server] = begun(known[caller][server], now)
-            if servers[server].busy < servers[server].slots:
-                begin(now, server, caller, now)
-            else:
-                servers[server].queue.append((now, caller))
-            continue
-        servers[server].busy -= 1
-        outcome = Outcome.FAILED if kind == "bad" else Outcome.ANSWERED
-        known[caller][server] = ended(known[caller][server], now, now - since, outcome)
-        if now > seconds / 10:
-            took.append(now - since)
-            failed += kind == "bad"
-        if servers[server].queue:
-            arrived, waiting = servers[server].queue.pop(0)
-            begin(now, server, waiting, arrived)
-    took.sort()
-    return took[int(len(took) * 0.99)], failed / len(took)
-
-
-def fleet(n: int, **odd: float) -> list[Server]:
-    return [Server(0.02), *(Server(0.02) for _ in range(n - 2)), Server(**{"speed": 0.02, **odd})]  # type: ignore[arg-type]
+def fleet(n: int, fails: float) -> list[Server]:
+    return [Server(0.02, fails=fails if i == n - 1 else 0.0) for i in range(n)]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_mixed_speeds_are_used_by_their_speed(seed: int) -> None:
-    mixed = [0.01, 0.01, 0.02, 0.02, 0.05]
-    capacity = sum(4 / speed for speed in mixed)
-    ours, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 4, seed)
-    theirs, _ = simulate([Server(speed) for speed in mixed], 0.7 * capacity, 4, seed, least)
-    assert ours <= 1.5 * theirs
+    mixed = (0.01, 0.01, 0.02, 0.02, 0.05)
+    ours, theirs = (
+        simulate([Server(mean_s) for mean_s in mixed], load=0.7, seconds=4, dice=FakeWorld(seed).random, rule=rule)
+        for rule in (p2c_peak_ewma, least_request)
+    )
+    assert ours.p99_s <= 1.5 * theirs.p99_s
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_fast_failing_instance_is_no_black_hole(seed: int) -> None:
-    _, errors = simulate(fleet(6, fails=1.0), 400, 10, seed)
-    assert errors < 0.01
-
-
-def test_by_its_queue_alone_it_would_be_one() -> None:
-    _, errors = simulate(fleet(6, fails=1.0), 400, 2, 0, least)
-    assert errors > 0.1
+    assert simulate(fleet(6, 1.0), load=0.33, seconds=10, dice=FakeWorld(seed).random).errors < 0.01
 
 
 def test_errors_everywhere_do_not_cost_capacity() -> None:
-    servers = [Server(0.02, fails=0.05) for _ in range(3)]
-    p99, errors = simulate(servers, 0.7 * 3 * 4 / 0.02, 8, 1)
-    assert p99 < 0.5
-    assert errors == pytest.approx(0.05, abs=0.02)
+    done = simulate([Server(0.02, fails=0.05) for _ in range(3)], load=0.7, seconds=8, dice=FakeWorld(1).random)
+    assert done.p99_s < 0.5
+    assert done.errors == pytest.approx(0.05, abs=0.02)

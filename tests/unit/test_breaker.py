@@ -14,6 +14,8 @@ from gapless.resilience.breaker import BreakerLayer, breaker, growing, last
 from gapless.resilience.cuts import BEATEN
 from gapless.resilience.errors import BreakerOpen, DeadlineExceeded, Overloaded
 from gapless.resilience.events import BreakerChanged, CallRejected, GuardEvent
+from gapless.resilience.guards import Guards
+from gapless.resilience.limit import limit
 from gapless.resilience.policy import Binding, Common, Site
 from gapless.testing.world import FakeWorld
 
@@ -323,11 +325,39 @@ async def test_forced_states() -> None:
     await fail(call, 20)
     layer.force("open")
     await fail(call, 1, BreakerOpen)
-    layer.force(None)
+    layer.force("automatic")
     assert await call((1,), {}) == 1
     assert layer.statistics()["state"] == "closed"
+    await fail(call, 4)
+    layer.force("automatic")
+    assert layer.statistics()["state"] == "open"
     with pytest.raises(ConfigError, match="ajar"):
         layer.force("ajar")
+
+
+async def test_an_order_holds_in_shadow_mode_too() -> None:
+    layer, call = await opened(FakeWorld(), shadow=True)
+    layer.force("open")
+    await fail(call, 1, BreakerOpen)
+    layer.force("automatic")
+    assert await call((1,), {}) == 1
+
+
+async def test_a_guard_is_forced_by_its_name_and_stays_so_over_reloads() -> None:
+    guards = Guards(FakeWorld())
+    guards.define("pay", breaker(), limit(5))
+    guards.force("pay", "open")
+    guards.define("pay", breaker(rate=0.9, shadow=True), limit(5))
+    with pytest.raises(BreakerOpen):
+        async with guards.get("pay").enter():
+            pass
+    guards.force("pay", "automatic")
+    async with guards.get("pay").enter():
+        pass
+    with pytest.raises(ConfigError, match=r"no guard 'stock'.*\n.*Known: pay"):
+        guards.force("stock", "open")
+    with pytest.raises(ConfigError, match="no breaker"):
+        guards.define("stock", limit(5)).force("open")
 
 
 async def test_events_tell_each_change_with_its_reason() -> None:

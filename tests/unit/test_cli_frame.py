@@ -21,7 +21,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a verb `act` that raises what it is given."""
 
     def with_error(error: BaseException | None, *argv: str) -> int:
-        def build() -> typer.Typer:
+        def build(only: str) -> typer.Typer:
             built = typer.Typer(rich_markup_mode=None, add_completion=False)
 
             @built.command("act")
@@ -111,7 +111,7 @@ def test_wrong_usage_is_code_2(run: Run, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_closed_pipe_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     silenced: list[bool] = []
-    monkeypatch.setattr(cli, "_invoke", lambda argv: (_ for _ in ()).throw(BrokenPipeError()))
+    monkeypatch.setattr(cli, "_invoke", lambda argv, first: (_ for _ in ()).throw(BrokenPipeError()))
     monkeypatch.setattr(cli, "_silence_stdout", lambda: silenced.append(True))
     assert cli.run(["act"]) == output.PIPE_CLOSED
     assert silenced == [True]

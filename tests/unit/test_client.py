@@ -14,12 +14,12 @@ from gapless.core.errors import Unavailable
 from gapless.core.model import BUCKETS, Address, Endpoint, RouteTable, ServiceTable, Split, SplitBy, bucket_of
 from gapless.discovery.directory import Directory
 from gapless.observe.log import request_id
-from gapless.resilience import deadline
+from gapless.resilience import deadline, pushback
 from gapless.resilience.budget import Ratio
 from gapless.resilience.retry import RetryPolicy
-from gapless.service import inbound
 from gapless.service.call import body_of, pools
 from gapless.service.client import Client
+from gapless.service.requests import Exchange
 from gapless.service.transport import Broken, Response, Sending, Unsent, joined
 from gapless.testing import FakeWorld
 
@@ -170,12 +170,14 @@ async def test_the_deadline_of_the_request_being_served_is_inherited() -> None:
 
 async def test_headers_are_inherited_and_overridden() -> None:
     asking, transport = client(lambda *_: OK)
-    token = inbound.headers.set({b"traceparent": b"00-a-b-01", b"x-user-id": b"ann", b"cookie": b"secret"})
+    serving = Exchange({}, None, [], b"", 0.0)
+    serving.headers = {b"traceparent": b"00-a-b-01", b"x-user-id": b"ann", b"cookie": b"secret"}
+    token = pushback.served.set(serving)
     named = request_id.set("r1")
     try:
         await asking.post("/", json={"a": 1}, user="bob", headers={"X-Extra": "1"})
     finally:
-        inbound.headers.reset(token)
+        pushback.served.reset(token)
         request_id.reset(named)
     sent = dict(transport.asked[0][1].headers)
     assert sent.pop(deadline.HEADER)
@@ -255,7 +257,7 @@ async def test_a_cancelled_call_leaves_nothing_behind() -> None:
     await transport.world.advance(1)
     task.cancel()
     await asyncio.wait({task})
-    loads = [asking._loads.of(Address(host="h", port=port)) for port in (1, 2)]
+    loads = [asking._callee._loads.of(Address(host="h", port=port)) for port in (1, 2)]
     assert [load.in_flight for load in loads if load] == [0, 0]
     assert not any(load.failures for load in loads if load)
     assert transport.world.pending == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gapless.config import FILE_NAME, System, load, schema
 from gapless.config.quantities import buckets, fraction, seconds
 from gapless.core.errors import ConfigError
-from gapless.core.model import Address, Objective, RolloutPolicy, Route, Service, SplitBy, Strategy
+from gapless.core.model import Address, DerivedMetric, Objective, RolloutPolicy, Route, Service, SplitBy, Strategy
 
 SKETCH = """
 system: shop
@@ -100,6 +100,22 @@ def test_every_key_becomes_its_value(here: Path) -> None:
     assert system.services["inventory"].command == ("./inventory", "--port", "{port}")
 
 
+def test_what_is_promised_and_what_is_made_of_metrics(here: Path) -> None:
+    text = service(
+        "app: a:b\nobjective: {availability: 99.9%, p99: 300ms}\n"
+        "metrics: {paid: orders_paid, paid_ratio: {ratio: [orders_paid, orders_created_total]}}"
+    )
+    system = load(write(here, text + "metrics: {prometheus: http://127.0.0.1:9090/, listen: 9464}\n"))
+    orders = system.services["orders"]
+    assert (orders.objective.availability, orders.objective.p99_s) == (0.999, 0.3)
+    assert orders.metrics == {
+        "paid": DerivedMetric(name="paid", metric="orders_paid_total"),
+        "paid_ratio": DerivedMetric(name="paid_ratio", metric="orders_paid_total", to="orders_created_total"),
+    }
+    assert system.metrics.prometheus == "http://127.0.0.1:9090"
+    assert system.metrics.listen == Address(host="127.0.0.1", port=9464)
+
+
 def test_defaults_are_those_of_the_model(here: Path) -> None:
     system = load(write(here, service("app: shop.orders:app")))
     assert system.services == {"orders": Service(name="orders", app="shop.orders:app", source=str(here))}
@@ -180,7 +196,10 @@ DOCUMENTS = [
 
 KEYS_OF_A_SERVICE = [
     ("instnces: 2", 'instnces: unknown key; did you mean "instances"?'),
-    ("objective: {p99: 1}", "objective.p99: unknown key; known here: max_error_rate, max_p99_ratio"),
+    ("objective: {p50: 1}", "objective.p50: unknown key; known here: max_error_rate, max_p99_ratio, availability, p99"),
+    ("objective: {availability: 100%}", "objective.availability: 100% must be below 1"),
+    ("metrics: {paid: {ratio: [a, b], rate: a}}", "metrics.paid: give either a rate, or a ratio of two"),
+    ('metrics: {"a-b": paid}', 'metrics.a-b: "a-b": the name of a metric has letters, digits and underscores'),
     ("routes: [{path: /a, pth: 1}]", 'routes[0].pth: unknown key; did you mean "path"?'),
     ("instances: 0", "instances: 0 must be at least 1"),
     ("instances: two", 'instances: "two": not a whole number'),
@@ -190,7 +209,13 @@ KEYS_OF_A_SERVICE = [
     ("start: 0", "start: 0 must be above 0"),
     ("needs: [inventory]", 'needs[0]: there is no service "inventory"; there are: none'),
     ("needs: [orders]", "needs: these wait for each other: orders → orders; leave one out"),
-    ("routes: [/a, /a]", 'routes[1]: "/a" for host "*" already belongs to orders'),
+    (
+        "routes: [/a, /a]",
+        (
+            "routes[1]: never has a request: */a of orders (line 5) takes them all; "
+            "remove one, or make that one more exact"
+        ),
+    ),
     ("routes: [a]", 'routes[0].path: "a": a path begins with "/", and has no query, fragment or blank'),
     ("routes: /a", 'routes: "/a": not a list'),
     ("env: {A-B: 1}", 'env.A-B: "A-B": not a name for an environment variable: letters, digits and underscores'),
@@ -199,7 +224,7 @@ KEYS_OF_A_SERVICE = [
     ("env: {A: [1]}", "env.A: not plain text"),
     (
         "rollout: {strategy: canry}",
-        """rollout.strategy: "canry" is none of 'canary' or 'rolling'; did you mean "canary"?""",
+        """rollout.strategy: "canry" is none of 'canary', 'rolling' or 'blue-green'; did you mean "canary"?""",
     ),
     ("rollout: {steps: [5%, 1%]}", "rollout.steps: each step must be above the one before"),
     (

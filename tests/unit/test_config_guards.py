@@ -42,11 +42,12 @@ def test_short_forms(tmp_path: Path) -> None:
 def test_long_forms(tmp_path: Path) -> None:
     found = protect(
         tmp_path,
-        "{rate: {limit: 600/min, burst: 20, by: user}, limit: {max: 9, adaptive: true, queue: 4, wait: 50ms},"
+        "{rate: {limit: 600/min, burst: 20, by: user, shared: 'redis://h/0', leased: true},"
+        " limit: {max: 9, adaptive: true, queue: 4, wait: 50ms},"
         " breaker: {rate: 10%, slow: 1s, window: 100, minimum: 30, open_for: 2s, probes: 1, max_requests: 7}}",
     )
     assert found.protect == Protect(
-        rate=RateRule(limit=600, per_s=60.0, burst=20, by="user"),
+        rate=RateRule(limit=600, per_s=60.0, burst=20, by="user", shared="redis://h/0", leased=True),
         limit=LimitRule(max=9, adaptive=True, queue=4, wait_s=0.05),
         breaker=BreakerRule(
             rate=0.1, slow_s=1.0, window_calls=100, window_s=0.0, minimum=30, open_for_s=2.0, probes=1, max_requests=7
@@ -62,6 +63,8 @@ def test_long_forms(tmp_path: Path) -> None:
         ("{rate: 0/s}", "a rate is above 0"),
         ("{rate: {limit: 1/s, by: usr}}", 'did you mean "user"?'),
         ("{rate: {limit: 1/s, bust: 2}}", 'rate.bust: unknown key; did you mean "burst"?'),
+        ("{rate: {limit: 1/s, leased: true}}", "`leased` needs `shared`"),
+        ("{rate: {limit: 1/s, shared: cache}}", "rate.shared"),
         ("{limit: 0}", "limit.max: 0 must be at least 1"),
         ("{breaker: 50}", "write it with the sign"),
         ("{breaker: 0%}", "breaker.rate: 0% must be above 0"),

@@ -125,10 +125,10 @@ async def test_a_good_release_is_promoted_and_a_bad_one_is_not() -> None:
     rig = Rig()
     plane = await rig.up()
     await rig.settle()
-    await plane.commands.deploy("web", None, "good", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "good", {"A": "1"}, ME)
     assert await rig.end_rollout() == "promoted"
     rig.bad.add("bad")
-    await plane.commands.deploy("web", None, "bad", {"A": "2"}, ME)
+    await plane.rollouts.deploy("web", None, "bad", {"A": "2"}, ME)
     assert await rig.end_rollout() == "rolled back"
     assert rig.releases() == ["good", "good"]
     assert rig.traffic.table.services[0].split.stable == "good"
@@ -144,7 +144,7 @@ async def test_a_service_without_routes_is_judged_by_its_instances_count(bad: bo
     rig = Rig(replace(WEB, routes=()))
     plane = await rig.up()
     await rig.settle()
-    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
     for second in range(60):
         rollout = plane.records.rollout("web")
         if rollout and rollout.state.ended:
@@ -174,7 +174,7 @@ async def test_a_release_that_cannot_start_is_refused(script: Script, why: str) 
     plane = await rig.up()
     await rig.settle()
     before = rig.releases()
-    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
     assert await rig.end_rollout() == "rolled back"
     rollout = plane.records.rollout("web")
     assert rollout
@@ -207,7 +207,7 @@ async def test_a_service_that_left_the_file_is_drained_and_forgotten() -> None:
     rig = Rig(WEB, Service(name="old", app="old:app", source="old", instances=1))
     plane = await rig.up()
     await rig.settle()
-    await plane.commands.deploy("old", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("old", None, "new", {"A": "1"}, ME)
     await rig.pass_time(1.0)
     await rig.kill()
     del rig.services["old"]
@@ -229,24 +229,24 @@ async def test_what_cannot_be_done_changes_nothing() -> None:
     await rig.settle()
     stable = rig.releases()[0]
     with pytest.raises(UnknownName, match="there is no service 'wbe'"):
-        await plane.commands.deploy("wbe", None, "x", {}, ME)
+        await plane.rollouts.deploy("wbe", None, "x", {}, ME)
     with pytest.raises(ReleaseError, match="already the stable release"):
-        await plane.commands.deploy("web", None, stable, {}, ME)
+        await plane.rollouts.deploy("web", None, stable, {}, ME)
     with pytest.raises(ReleaseError, match="already has a release"):
-        await plane.commands.deploy("web", rig.plane.system.path, stable, {}, ME)
+        await plane.rollouts.deploy("web", rig.plane.system.path, stable, {}, ME)
     with pytest.raises(UnknownName, match="no release before"):
-        await plane.commands.rollback("web", ME)
+        await plane.rollouts.rollback("web", ME)
     with pytest.raises(UnknownName, match="no rollout"):
-        await plane.commands.steer("web", "pause", ME)
+        await plane.rollouts.steer("web", "pause", ME)
     with pytest.raises(InvalidTransition):
         await plane.commands.scale("web", 0, ME)
     assert len(plane.records.changes()) == 1
-    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
     with pytest.raises(Busy, match="rollout 1 of web"):
-        await plane.commands.deploy("web", None, "newer", {"A": "2"}, ME)
+        await plane.rollouts.deploy("web", None, "newer", {"A": "2"}, ME)
     with pytest.raises(Busy):
         await plane.commands.scale("web", 5, ME)
-    await plane.commands.rollback("web", ME)
+    await plane.rollouts.rollback("web", ME)
     assert await rig.end_rollout() == "rolled back"
     await rig.down()
 
@@ -256,9 +256,9 @@ async def test_going_back_to_the_release_before() -> None:
     plane = await rig.up()
     await rig.settle()
     first = rig.releases()[0]
-    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
     await rig.end_rollout()
-    await plane.commands.rollback("web", ME)
+    await plane.rollouts.rollback("web", ME)
     assert await rig.end_rollout() == "promoted"
     assert rig.releases() == [first, first]
     await rig.down()
@@ -269,7 +269,7 @@ async def test_snapshots_that_nobody_goes_back_to_are_removed() -> None:
     plane = await rig.up()
     await rig.settle()
     for number in range(7):
-        await plane.commands.deploy("web", rig.plane.system.path.parent / f"v{number}", f"v{number}", {}, ME)
+        await plane.rollouts.deploy("web", rig.plane.system.path.parent / f"v{number}", f"v{number}", {}, ME)
         await rig.end_rollout()
     await rig.pass_time(1.0)
     await plane.commands.tidy()
@@ -297,7 +297,7 @@ async def test_killed_at_any_moment_it_ends_the_same(pauses: list[float], bad: b
     plane = await rig.up()
     await rig.settle()
     stable = rig.releases()[0]
-    await plane.commands.deploy("web", None, "new", {"A": "1"}, ME)
+    await plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
     for pause in pauses:
         await rig.pass_time(pause)
         await rig.kill()

@@ -15,17 +15,67 @@ import typer
 
 from gapless.cli.app import VERBS, build
 from gapless.config.complaints import known_keys
+from gapless.config.settings import FileSettings
 from gapless.core import errors
+from gapless.service.kit import Service
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 SECTIONS = {
     "system": (),
     "gateway": ("gateway",),
+    "gateway.xds": ("gateway", "xds"),
+    "gateway.xds.tls": ("gateway", "xds", "tls"),
+    "gateway.tls": ("gateway", "tls"),
+    "gateway.tls.certificates": ("gateway", "tls", "certificates", 0),
+    "console": ("console",),
+    "registry": ("registry",),
+    "rollout": ("rollout",),
+    "rollout.windows": ("rollout", "windows", 0),
+    "rollout.freeze": ("rollout", "freeze", 0),
+    "alerts": ("alerts",),
+    "alerts.rules.NAME": ("alerts", "rules", "NAME"),
+    "alerts.limits": ("alerts", "limits"),
+    "notify": ("notify",),
+    "notify.channels.NAME": ("notify", "channels", "NAME"),
+    "notify.channels.NAME.email": ("notify", "channels", "NAME", "email"),
+    "notify.routes": ("notify", "routes", 0),
+    "metrics": ("metrics",),
+    "tracing": ("tracing",),
     "services.NAME": ("services", "NAME"),
     "services.NAME.routes": ("services", "NAME", "routes", 0),
+    "services.NAME.routes.headers.NAME": ("services", "NAME", "routes", 0, "headers", "NAME"),
+    "services.NAME.routes.retries": ("services", "NAME", "routes", 0, "retries"),
+    "services.NAME.gateway": ("services", "NAME", "gateway"),
+    "services.NAME.cors": ("services", "NAME", "cors"),
     "services.NAME.rollout": ("services", "NAME", "rollout"),
+    "services.NAME.rollout.override": ("services", "NAME", "rollout", "override"),
+    "services.NAME.rollout.always": ("services", "NAME", "rollout", "always"),
+    "services.NAME.rollout.steps": ("services", "NAME", "rollout", "steps", 0),
+    "services.NAME.rollout.gates": ("services", "NAME", "rollout", "gates", 0),
+    "services.NAME.rollout.gates.command": ("services", "NAME", "rollout", "gates", 0, "command"),
+    "services.NAME.rollout.gates.tests": ("services", "NAME", "rollout", "gates", 0, "tests"),
+    "services.NAME.rollout.gates.coverage": ("services", "NAME", "rollout", "gates", 0, "coverage"),
+    "services.NAME.rollout.gates.security": ("services", "NAME", "rollout", "gates", 0, "security"),
+    "services.NAME.rollout.gates.security.waivers": (
+        "services",
+        "NAME",
+        "rollout",
+        "gates",
+        0,
+        "security",
+        "waivers",
+        0,
+    ),
+    "services.NAME.rollout.gates.smoke": ("services", "NAME", "rollout", "gates", 0, "smoke"),
+    "services.NAME.rollout.gates.contract": ("services", "NAME", "rollout", "gates", 0, "contract"),
+    "services.NAME.rollout.mirror": ("services", "NAME", "rollout", "mirror"),
+    "services.NAME.rollout.mirror.compare": ("services", "NAME", "rollout", "mirror", "compare"),
     "services.NAME.objective": ("services", "NAME", "objective"),
+    "services.NAME.metrics": ("services", "NAME", "metrics", "NAME"),
+    "services.NAME.analysis": ("services", "NAME", "analysis"),
+    "services.NAME.analysis.metrics": ("services", "NAME", "analysis", "metrics", 0),
+    "services.NAME.pools.NAME": ("services", "NAME", "pools", "NAME"),
     "services.NAME.protect": ("services", "NAME", "protect"),
     "services.NAME.protect.rate": ("services", "NAME", "protect", "rate"),
     "services.NAME.protect.limit": ("services", "NAME", "protect", "limit"),
@@ -65,8 +115,20 @@ def commands() -> dict[str, Any]:
     return dict(typer.main.get_command(build()).commands)  # type: ignore[attr-defined]
 
 
-def options_of(verb: str) -> set[str]:
-    return {option for parameter in commands()[verb].params for option in parameter.opts} | {"--help", "-h"}
+def command_of(verb: str, words: list[str]) -> Any:
+    """The command, or the one inside of it that the next word names."""
+    found = commands()[verb]
+    inner = getattr(found, "commands", {})
+    if "show" in inner and (not words or words[0] not in inner):  # what a verb does that is given none of its own
+        return inner["show"]
+    if inner and words and not words[0].startswith("-"):
+        assert words[0] in inner, f"gapless {verb} {words[0]}"
+        return inner[words[0]]
+    return found
+
+
+def options_of(verb: str, words: list[str]) -> set[str]:
+    return {option for parameter in command_of(verb, words).params for option in parameter.opts} | {"--help", "-h"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -81,8 +143,11 @@ def test_commands_in_the_documentation_exist(page: Path) -> None:
 
 def check_command(verb: str, words: list[str]) -> None:
     assert verb in commands(), verb
+    if "--" in words:  # what follows is `serve`'s
+        check_command("serve", words[words.index("--") + 1 :])
+        words = words[: words.index("--")]
     given = {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
-    assert given <= options_of(verb), f"gapless {verb}: {given - options_of(verb)}"
+    assert given <= options_of(verb, words), f"gapless {verb}: {given - options_of(verb, words)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -99,13 +164,30 @@ def test_each_verb_ends_its_help_with_an_example_of_itself(verb: str) -> None:
     check_command(verb, shlex.split(last.removeprefix(f"Example: gapless {verb}")))
 
 
+@pytest.mark.parametrize("group", ["config", "alert", "notify", "route"])
+def test_each_verb_of_a_group_ends_its_help_with_an_example_of_itself_and_is_documented(group: str) -> None:
+    inner = commands()[group].commands
+    for verb, command in inner.items():
+        last = command.help.strip().rpartition("\n\n")[2]
+        assert f"{last} ".startswith(f"Example: gapless {group} {verb} "), last
+        check_command(group, shlex.split(last.removeprefix(f"Example: gapless {group} ")))
+    assert first_column(sections("docs/cli.md")[f"gapless {group}"]) == list(inner)
+
+
+def test_each_verb_of_gate_ends_its_help_with_an_example_of_itself() -> None:
+    for verb, command in commands()["gate"].commands.items():
+        last = command.help.strip().rpartition("\n\n")[2]
+        assert last.startswith(f"Example: gapless gate {verb} "), last
+        check_command("gate", shlex.split(last.removeprefix("Example: gapless gate ")))
+
+
 def test_the_page_on_the_command_line_lists_every_verb_in_its_group() -> None:
     parts = sections("docs/cli.md")
     assert {group: tuple(first_column(parts[group])) for group in VERBS} == VERBS
 
 
 def test_every_verb_in_the_table_exists() -> None:
-    assert list(commands()) == ALL_VERBS
+    assert sorted(commands()) == sorted(ALL_VERBS)
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
@@ -122,9 +204,9 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 def test_the_page_on_configuration_lists_every_key() -> None:
     parts = sections("docs/configuration.md")
-    assert list(parts) == list(SECTIONS)
+    assert list(parts) == [*SECTIONS, "Live settings"]
     for heading, path in SECTIONS.items():
-        assert first_column(parts[heading]) == known_keys(path), heading
+        assert first_column(parts[heading]) == known_keys(path, FileSettings), heading
 
 
 def test_the_example_of_configuration_is_accepted(tmp_path: Path) -> None:
@@ -133,6 +215,16 @@ def test_the_example_of_configuration_is_accepted(tmp_path: Path) -> None:
     example = re.findall(r"^```yaml\n(.*?)^```", text("docs/configuration.md"), flags=re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "gapless.yaml").write_text(example)
     assert list(load(tmp_path).services) == ["orders", "inventory"]
+
+
+def test_the_releases_of_the_readme_are_accepted(tmp_path: Path) -> None:
+    from gapless.config import load
+
+    rollout = re.findall(r"^```yaml\n(rollout:.*?)^```", text("README.md"), flags=re.MULTILINE | re.DOTALL)[0]
+    inside = "".join(f"    {line}\n" for line in rollout.splitlines())
+    head = "system: shop\nservices:\n  orders:\n    app: shop:app\n    routes: [/]\n"
+    (tmp_path / "gapless.yaml").write_text(head + inside)
+    assert load(tmp_path).services["orders"].rollout.bake_s == 900
 
 
 def test_the_app_in_the_readme_answers() -> None:
@@ -177,3 +269,45 @@ def test_requirements_are_pinned_with_hashes_and_name_no_host() -> None:
         for requirement in re.split(r"\n(?=\S)", content.strip()):
             assert "==" in requirement, requirement
             assert "--hash=sha256:" in requirement, requirement
+
+
+def test_the_page_on_serving_lists_every_option_with_its_help() -> None:
+    rows = re.findall(
+        r"^\| `(--[a-z-]+)` \| .*? \| (.+?) \|$", sections("docs/serve.md")["All options"], flags=re.MULTILINE
+    )
+    options = {param.opts[0]: param.help for param in commands()["serve"].params if param.opts[0].startswith("--")}
+    assert dict(rows) == options
+
+
+def test_the_app_in_the_page_on_serving_is_served() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", text("docs/serve.md"), flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"app": lambda scope, receive, send: None}
+    exec(code, names)
+    assert isinstance(names["service"], Service)
+
+
+def test_the_settings_in_the_page_on_configuration_work() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", text("docs/configuration.md"), flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "orders"}
+    exec(compile(code, "configuration.md", "exec", dont_inherit=True), names)
+    asyncio.run(names["settings"].load())
+    assert names["settings"].current.price.max == 100
+
+
+@pytest.mark.parametrize("page", ["docs/routing.md"])
+def test_the_files_in_a_page_are_accepted(page: str, tmp_path: Path) -> None:
+    from gapless.config import load
+
+    examples = re.findall(r"^```yaml\n(.*?)^```", text(page), flags=re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        (tmp_path / "gapless.yaml").write_text(example)
+        load(tmp_path)
+
+
+def test_the_page_on_observability_lists_every_metric() -> None:
+    found = "".join(path.read_text() for path in (ROOT / "src/gapless").rglob("*.py"))
+    made = set(re.findall(r'"((?:gapless|process|python_gc)_[a-z_]+)",\s*f?"[A-Z1]', found))
+    made |= set(re.findall(r'meter\.counter\("(gapless_[a-z_]+)"', found)) | {"gapless_stage_duration_seconds"}
+    listed = first_column(text("docs/observability.md").partition("### Every metric")[2].partition("\n## ")[0])
+    assert sorted(set(listed)) == sorted(made)

@@ -47,7 +47,7 @@ def test_the_example_of_gapless_yaml_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "gapless.yaml").write_text(YAML[0])
     service = load(tmp_path).services["orders"]
     assert service.protect
-    assert service.routes[1].protect
+    assert [bool(route.protect) for route in service.routes] == [False, True, True]
 
 
 def test_the_example_of_a_document_is_accepted() -> None:

@@ -77,6 +77,34 @@ async def test_windows_side_by_side_count_everything_once(entries: Any) -> None:
     assert sum(window.requests for window in found) == 10
 
 
+def from_instance(message: Any, port: int, ms: float) -> None:
+    entry = add(message, 500, ms=ms, user="u")
+    place = entry.common_properties.upstream_remote_address.socket_address
+    place.address, place.port_value = "10.0.0.1", port
+
+
+async def test_the_latency_of_an_instance_counts_once_it_is_warm_and_its_errors_at_once(entries: Any) -> None:
+    world = FakeWorld()
+    log = AccessLog(world)
+
+    async def answered(port: int, times: int) -> Any:
+        since_at = world.time()
+        message = entries()
+        for _ in range(times):
+            from_instance(message, port, 900)
+        log.take(message)
+        await world.advance(1.0)
+        return await log.window("orders", "1", since_at, since_at + 1)
+
+    first = await answered(1, 30)
+    assert (first.requests, first.errors, sum(first.latency), first.tail) == (30, 30, 0, ())
+    await world.advance(3.0)
+    assert sum((await answered(1, 5)).latency) == 5
+    assert sum((await answered(2, 5)).latency) == 0  # its replacement after a crash begins anew
+    await world.advance(5.0)
+    assert sum((await answered(2, 20)).latency) == 5  # enough time, and then enough answers
+
+
 async def test_releases_and_services_are_kept_apart(entries: Any) -> None:
     log, message = AccessLog(FakeWorld()), entries()
     for cluster in ("orders@1", "orders@2", "orders@2", "pay@1", "", "gapless"):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told
-from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
+from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told, follow
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES, RUNTIME
 from gapless.gateway.envoy.words import UNSAID, logged, plain
 
 
@@ -140,6 +140,23 @@ def test_a_reconnect_resends_nothing() -> None:
     assert envoy.connection.settled(now)
 
 
+def test_an_envoy_that_has_only_asked_for_its_runtime_has_not_settled() -> None:
+    """It asks for that first, also when it connects again: nothing else that it has is known then."""
+    now = replace_runtime(truth({"a": "1"}))
+    connection = Connection()
+    connection.asked(Asked(type_url=RUNTIME, subscribe=("faults",), initial={"faults": "f1"}))
+    assert connection.next(now) is None
+    assert not connection.settled(now)
+    connection.asked(Asked(type_url=CLUSTER, initial={"c": "1"}))
+    told = connection.next(now)
+    assert told is not None
+    assert told.type_url == CLUSTER
+
+
+def replace_runtime(now: Snapshot) -> Snapshot:
+    return Snapshot({**now.by_type, RUNTIME: {"faults": Item("f1", b"")}})
+
+
 def test_a_reconnect_makes_up_for_what_changed() -> None:
     envoy = fresh(truth({"a": "1", "gone": "1"}))
     now = truth({"a": "2", "new": "1"}, routes="r2")
@@ -246,9 +263,11 @@ worlds = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_si
 @given(st.lists(st.tuples(worlds, st.sampled_from("xyz"), st.booleans()), min_size=1, max_size=6))
 def test_whatever_changes_envoy_ends_with_the_truth(steps: list[tuple[dict[str, str], str, bool]]) -> None:
     first, routes, _ = steps[0]
-    envoy = fresh(truth(first, routes))
-    for clusters, routes, reconnects in steps[1:]:
-        now = truth(clusters, routes)
+    now = follow(None, truth(first, routes), 1)
+    envoy = fresh(now)
+    assert envoy.connection.settled(now)
+    for number, (clusters, routes, reconnects) in enumerate(steps[1:], start=2):
+        now = follow(now, truth(clusters, routes), number)
         if reconnects:
             envoy.connect(with_versions=True)
         envoy.run(now)

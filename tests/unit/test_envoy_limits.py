@@ -7,16 +7,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.core.model import Address, Route, RouteTable
+from gapless.core.model import Address, Entrance, Protocol, Route, RouteTable, Upstream
 from gapless.core.protect import BreakerRule, Protect, RateRule
-from gapless.gateway.envoy.clusters import cluster, cluster_name, split_name
-from gapless.gateway.envoy.limits import FILTER, breaker_mark, bucket, bucket_name, rate_limits, rate_of
+from gapless.gateway.envoy.clusters import UPSTREAM, cluster, cluster_name, mark, split_name
+from gapless.gateway.envoy.limits import FILTER, bucket, bucket_name, rate_limits, rate_of
 from gapless.gateway.envoy.protos import load_messages
 from gapless.gateway.envoy.resources import CLUSTER, ROUTES, resources
 from gapless.gateway.envoy.routes import referenced, route_configuration
 from tests.integration.envoy_kit import service, table
 
-LISTEN = Address(host="127.0.0.1", port=8080)
+LISTEN = Entrance(listen=Address(host="127.0.0.1", port=8080))
 
 rates = st.builds(
     RateRule,
@@ -40,6 +40,14 @@ routes = st.builds(
     host=st.sampled_from(["*", "shop.example"]),
     protect=st.none() | protects,
 )
+upstreams = st.builds(
+    Upstream,
+    protocol=st.sampled_from(Protocol),
+    slow_start_s=st.sampled_from([0.0, 30.0]),
+    eject_after=st.sampled_from([0, 5]),
+    zones=st.sampled_from([(), ("a",), ("a", "b")]),
+    check=st.sampled_from(["", "/readyz"]),
+)
 
 
 @st.composite
@@ -48,6 +56,7 @@ def tables(draw: st.DrawFn) -> RouteTable:
         replace(
             service([], name=name, routes=draw(st.lists(routes, max_size=3, unique_by=lambda r: (r.path, r.host)))),
             protect=draw(st.none() | protects),
+            upstream=draw(upstreams),
         )
         for name in ("orders", "stock")
     ]
@@ -75,16 +84,18 @@ def test_a_cluster_s_name_tells_its_breaker_and_routes_lead_to_what_exists(found
     assert referenced(told[ROUTES]["gapless"]) <= told[CLUSTER].keys()
     for one in found.services:
         breaker = one.protect.breaker if one.protect else None
-        name = cluster_name(one.service, "1", breaker_mark(breaker))
-        assert told[CLUSTER][name] == cluster(name, breaker)
+        name = cluster_name(one.service, "1", mark(breaker, one.upstream))
+        assert told[CLUSTER][name] == cluster(name, breaker, one.upstream)
         assert split_name(name) == (one.service, "1")
 
 
-@given(breakers, breakers)
-def test_equal_names_mean_equal_clusters(one: BreakerRule, other: BreakerRule) -> None:
-    if breaker_mark(one) == breaker_mark(other):
-        assert cluster("x", one) == cluster("x", other)
-    assert breaker_mark(None) == ""
+@given(st.none() | breakers, st.none() | breakers, upstreams, upstreams)
+def test_equal_names_mean_equal_clusters(
+    one: BreakerRule | None, other: BreakerRule | None, first: Upstream, second: Upstream
+) -> None:
+    if mark(one, first) == mark(other, second):
+        assert cluster("x", one, first) == cluster("x", other, second)
+    assert mark(None, UPSTREAM) == ""
 
 
 @given(rates)

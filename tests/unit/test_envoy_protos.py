@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gapless.core.errors import GatewayMissing
-from gapless.core.model import Address, Endpoint, Route, RouteTable, ServiceTable, Split
+from gapless.core.model import Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
 from gapless.gateway.envoy.process import backoff_s, find_binary
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, resources
 
@@ -39,7 +39,7 @@ def table(count: int = 2) -> RouteTable:
 
 
 def test_every_resource_can_be_made_and_reads_as_it_was_meant(messages: Messages) -> None:
-    found = resources(table(), Address(host="127.0.0.1", port=8080))
+    found = resources(table(), Entrance(listen=Address(host="127.0.0.1", port=8080)))
     truth = messages.snapshot(found)
     for type_url, named in found.by_type.items():
         for name, content in named.items():
@@ -48,7 +48,7 @@ def test_every_resource_can_be_made_and_reads_as_it_was_meant(messages: Messages
 
 
 def test_versions_follow_the_content_alone(messages: Messages) -> None:
-    listen = Address(host="127.0.0.1", port=8080)
+    listen = Entrance(listen=Address(host="127.0.0.1", port=8080))
     here, elsewhere = (
         messages.snapshot(resources(table(), listen)),
         load_messages().snapshot(resources(table(), listen)),

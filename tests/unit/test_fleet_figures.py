@@ -30,6 +30,12 @@ def test_requests_errors_and_latencies_of_all_methods_together() -> None:
     assert 0.2 <= HISTOGRAM_BOUNDS_S[slowest_known] <= 0.25 * 1.25
 
 
+def test_codes_of_grpc_that_are_answers_are_no_errors() -> None:
+    codes = ("OK", "NOT_FOUND", "CANCELLED", "RESOURCE_EXHAUSTED", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    found = figures(text(*(("/shop.Orders/Get", code, 0.01) for code in codes)))
+    assert (found.requests, found.errors) == (7, 3)
+
+
 def test_a_fresh_instance_has_answered_nothing() -> None:
     assert figures(text()).requests == 0
 

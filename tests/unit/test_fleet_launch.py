@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gapless.core.errors import InstanceFailed
-from gapless.core.model import Address, Instance, Release, Service
+from gapless.core.model import Address, Instance, Protocol, Release, Service, Upstream
 from gapless.fleet.environment import build_environment, fallback_directories
 from gapless.fleet.launch import argv, check_name, environment, fill
 
@@ -23,6 +23,11 @@ def test_an_app_is_served():
         "py -m gapless serve shop:new --bind 127.0.0.1:2345 --admin unix:/s/run/orders-1.sock --workers 3"
         " --drain 2.5 --start 10"
     )
+
+
+def test_so_is_one_of_grpc():
+    service = Service(name="orders", app="shop:add", upstream=Upstream(protocol=Protocol.GRPC))
+    assert argv(INSTANCE, release(), service, STATE, "py")[:6] == ["py", "-m", "gapless", "serve", "shop:add", "--grpc"]
 
 
 def test_a_command_is_filled_in():

@@ -23,6 +23,7 @@ from gapless.resilience.deadline import (
     render_grpc,
 )
 from gapless.resilience.deadline_layer import deadline
+from gapless.resilience.deadline_wheel import LATE_S
 from gapless.resilience.errors import BreakerOpen, DeadlineExceeded
 from gapless.testing import FakeWorld
 from tests.unit.guard_kit import Script, cancel_everywhere, guarded, outcome
@@ -45,9 +46,9 @@ def test_the_smaller_limit_ends_the_call_in_time(own_s: float, inherited_s: floa
         limit_s = min(own_s, inherited_s)
         if takes_s < limit_s:
             assert found == takes_s
-        elif takes_s > limit_s + 0.01:
+        elif takes_s > limit_s + LATE_S:
             assert isinstance(found, DeadlineExceeded)
-        assert world.now() <= min(takes_s, limit_s + 0.01) + 0.5  # the steps in which time passes
+        assert world.now() <= min(takes_s, limit_s + LATE_S) + 0.5  # the steps in which time passes
         assert clock.current.get() == math.inf
 
     asyncio.run(run())
@@ -189,7 +190,7 @@ def test_many_calls_end_each_at_its_own_time(calls: list[tuple[float, float, flo
         await asyncio.gather(*tasks)
         for number, (_, inherited_s, takes_s) in enumerate(calls):
             right = min(takes_s, inherited_s, 1.0)
-            assert right - 1e-9 <= ended[number] <= right + 0.01
+            assert right - 1e-9 <= ended[number] <= right + LATE_S + 1e-6
         assert world.pending == 0
 
     asyncio.run(run())

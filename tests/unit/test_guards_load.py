@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.config.complaints import known_keys
+from gapless.config.settings import FileSettings
 from gapless.core.errors import ConfigError
+from gapless.core.watched import POLL_S
 from gapless.resilience.breaker import Last, breaker
 from gapless.resilience.budget import ratio
 from gapless.resilience.cache import cache
@@ -22,7 +24,7 @@ from gapless.resilience.deadline_layer import deadline
 from gapless.resilience.errors import RateLimited
 from gapless.resilience.events import GuardEvent
 from gapless.resilience.fallback import fallback
-from gapless.resilience.guards import POLL_S, Guards, GuardsChanged, GuardsRefused, differences, merged
+from gapless.resilience.guards import Guards, GuardsChanged, GuardsRefused, differences, merged
 from gapless.resilience.hedge import hedge
 from gapless.resilience.limit import Codel, adaptive, limit
 from gapless.resilience.order import check_order
@@ -275,9 +277,9 @@ async def test_a_watch_that_breaks_is_told(world: FakeWorld, caplog: pytest.LogC
 def test_the_vocabulary_is_that_of_gapless_yaml() -> None:
     """But for what only the gateway has."""
     for kind in ("rate", "limit", "breaker"):
-        file = set(known_keys(("services", "NAME", "protect", kind))) - {"max_requests"}
+        file = set(known_keys(("services", "NAME", "protect", kind), FileSettings)) - {"max_requests"}
         assert file <= set(kinds()[kind].keys), kind
-    assert set(known_keys(("services", "NAME", "protect"))) <= set(kinds())
+    assert set(known_keys(("services", "NAME", "protect"), FileSettings)) <= set(kinds())
 
 
 @given(st.text(alphabet="ab: {}[],-\n&*!|>%'\"", max_size=40))

@@ -23,8 +23,61 @@ quick = settings(deadline=None)
 def test_an_event_cannot_be_expected_to_raise_e_when_the_canary_is_as_good(share: float, truth: float) -> None:
     """The supermartingale that Ville's inequality needs, also when the share is taken larger than it is."""
     truth = truth * share
-    for mine, other in zip(judge.update((), 1, 0, share), judge.update((), 0, 1, share), strict=True):
+    for mine, other in zip(factors(1, 0, share), factors(0, 1, share), strict=True):
         assert truth * math.exp(mine) + (1 - truth) * math.exp(other) <= 1 + 1e-9
+
+
+def factors(mine: float, other: float, share: float, ratios: tuple[float, ...] = judge.RATIOS) -> list[float]:
+    """What these events multiply each stake with, as logarithms."""
+    begun = judge.start()
+    after = judge.update(begun, mine, other, share, ratios)
+    return [new - old for new, old in zip(after, begun, strict=True)][:-1]
+
+
+@quick
+@given(share=shares, truth=st.floats(0, 1))
+def test_nor_where_more_is_better_and_the_share_is_taken_smaller(share: float, truth: float) -> None:
+    truth = share + truth * (1 - share)
+    both = (factors(1, 0, share, judge.LOWER_RATIOS), factors(0, 1, share, judge.LOWER_RATIOS))
+    for mine, other in zip(*both, strict=True):
+        assert truth * math.exp(mine) + (1 - truth) * math.exp(other) <= 1 + 1e-9
+
+
+@quick
+@given(rate=shares, truth=st.floats(0, 1))
+def test_a_trial_cannot_be_expected_to_raise_e_when_events_are_no_likelier_than_permitted(
+    rate: float, truth: float
+) -> None:
+    truth = truth * rate
+    stakes = zip(judge.STAKES, judge.above((), 1, 1, rate), judge.above((), 0, 1, rate), strict=False)
+    for stake, event, none in stakes:
+        assert truth * math.exp(event) + (1 - truth) * math.exp(none) <= stake * (1 + 1e-9)
+
+
+@quick
+@given(looks=st.integers(0, 10**6), mine=few, other=few, share=shares)
+def test_staking_anew_neither_makes_nor_loses_anything(looks: int, mine: int, other: int, share: float) -> None:
+    before = judge.update((), mine, other, share)
+    after = judge.stake(before, looks)
+    assert judge.evidence(after) == pytest.approx(judge.evidence(before))
+    assert after[-1] < before[-1]
+
+
+def test_what_breaks_after_hours_is_found_as_well() -> None:
+    logs: tuple[float, ...] = judge.start()
+    for look in range(4 * 3_600):  # one error in two seconds, none of them the canary's
+        logs = judge.stake(judge.update(logs, 0, look % 2, 0.05), look)
+    for late in range(1, 20):
+        logs = judge.stake(judge.update(logs, 2, 1, 0.05), 4 * 3_600 + late)
+        if judge.evidence(logs) >= 300:
+            break
+    assert late <= 8
+
+
+def test_logarithms_that_an_earlier_version_kept_go_on() -> None:
+    old = tuple(0.5 * place for place in range(7))
+    mean = sum(math.exp(log) for log in old) / 7
+    assert judge.evidence(judge.update(old, 0, 0, 0.1)) == pytest.approx(mean)
 
 
 @quick
@@ -32,8 +85,8 @@ def test_an_event_cannot_be_expected_to_raise_e_when_the_canary_is_as_good(share
 def test_the_factors_are_those_of_the_likelihood_ratio(share: float, ratio: float) -> None:
     theta = judge.theta(share, ratio)
     place = judge.RATIOS.index(ratio)
-    assert judge.update((), 1, 0, share)[place] == pytest.approx(math.log(theta / share))
-    assert judge.update((), 0, 1, share)[place] == pytest.approx(math.log((1 - theta) / (1 - share)))
+    assert factors(1, 0, share)[place] == pytest.approx(math.log(theta / share))
+    assert factors(0, 1, share)[place] == pytest.approx(math.log((1 - theta) / (1 - share)))
 
 
 @quick
@@ -57,21 +110,21 @@ def test_parts_of_one_event_never_weigh_more_than_it(share: float, mine: int, ot
     """Whatever depends on what in a burst: the geometric mean of its factors is below their arithmetic mean."""
     both = mine + other or 1
     whole = (
-        [math.exp(log) for log in judge.update((), 1, 0, share)],
-        [math.exp(log) for log in judge.update((), 0, 1, share)],
+        [math.exp(log) for log in factors(1, 0, share)],
+        [math.exp(log) for log in factors(0, 1, share)],
     )
-    for part, one, none in zip(judge.update((), mine / both, other / both, share), *whole, strict=True):
+    for part, one, none in zip(factors(mine / both, other / both, share), *whole, strict=True):
         assert math.exp(part) <= (mine * one + other * none) / both + 1e-9 or not mine + other
 
 
 def test_without_events_or_without_anything_to_compare_e_is_one() -> None:
-    assert judge.evidence(()) == judge.evidence(judge.start()) == 1
+    assert judge.evidence(()) == 1 == pytest.approx(judge.evidence(judge.start()))
     assert judge.update((), 5, 5, 0.0) == judge.update((), 5, 5, 1.0) == judge.update((), 0, 0, 0.5) == judge.start()
 
 
 def test_e_stays_a_number_however_much_is_seen() -> None:
     assert math.isfinite(judge.evidence(judge.update((), 10**6, 0, 0.01)))
-    assert judge.evidence(judge.update((), 0, 10**6, 0.5)) == 0
+    assert judge.evidence(judge.update((), 0, 10**6, 0.5)) == pytest.approx(1 - judge.STAKED)
 
 
 def binomial(dice: random.Random, trials: int, rate: float) -> int:
@@ -109,6 +162,14 @@ def test_the_lower_bound_lies_below_the_rate_and_nears_it(trials: int, part: flo
     low = judge.wilson_lower(events, trials, z)
     assert 0 <= low <= events / trials + 1e-12
     assert judge.wilson_lower(100 * events, 100 * trials, z) >= low - 1e-12
+
+
+@quick
+@given(trials=st.integers(1, 10_000), part=st.floats(0, 1), z=st.floats(0.1, 5))
+def test_the_upper_bound_lies_above_the_rate(trials: int, part: float, z: float) -> None:
+    events = int(trials * part)
+    assert events / trials - 1e-12 <= judge.wilson_upper(events, trials, z) <= 1
+    assert judge.wilson_upper(0, 0, z) == 1
 
 
 def test_the_lower_bound_is_wilsons() -> None:
@@ -164,8 +225,8 @@ def test_an_empty_histogram_has_no_quantile_and_nothing_above() -> None:
 @given(ratio=st.floats(1.5, 50), share=st.floats(0.01, 0.9), power=st.floats(0.5, 0.99))
 def test_power_is_the_inverse_of_the_samples_needed(ratio: float, share: float, power: float) -> None:
     needed = judge.samples_needed(0.005, ratio, share, 0.01, power)
-    assert judge.power(needed, 0.005, ratio, share, 0.01) >= power - 1e-6
-    assert needed < 2 or judge.power(needed - 1, 0.005, ratio, share, 0.01) <= power + 1e-6
+    assert judge.power([(needed, share)], 0.005, ratio, 0.01) >= power - 1e-6
+    assert needed < 2 or judge.power([(needed - 1, share)], 0.005, ratio, 0.01) <= power + 1e-6
 
 
 def test_the_power_promised_is_about_the_power_found() -> None:
@@ -175,4 +236,4 @@ def test_the_power_promised_is_about_the_power_found() -> None:
 
 
 def test_nothing_seen_has_no_power() -> None:
-    assert judge.power(0, 0.01, 10, 0.05, 0.01) == 0
+    assert judge.power([], 0.01, 10, 0.01) == judge.power([(0, 0.05)], 0.01, 10, 0.01) == 0

@@ -234,6 +234,7 @@ async def test_probes_share_one_shape() -> None:
 async def test_every_response_tells_who_answered() -> None:
     made, _ = service()
     _, headers, body = await ask(made)
+    assert headers.pop("x-request-id")
     assert headers == {"x-app": "yes", "x-gapless-release": "1.4.0", "x-gapless-instance": "orders-1"}
     assert body == b"hello"
     assert (await ask(made, "/livez"))[1]["x-gapless-release"] == "1.4.0"
@@ -262,6 +263,29 @@ async def test_a_request_has_its_context() -> None:
     assert seen["id"]
     assert log.request_id.get() == ""
     assert inbound.text(b"x-user-id") == ""
+
+
+@pytest.mark.parametrize("sent", ["r-7", "5c1a8c1b-7a0c-4f7e-8a53-0a4ad2d4f8c1", "a" * 128, "Root=1-67:a/b+c=@d.e_f"])
+async def test_a_callers_request_id_is_kept_and_echoed(sent: str) -> None:
+    made, _ = service()
+    assert (await ask(made, x_request_id=sent))[1]["x-request-id"] == sent
+
+
+@pytest.mark.parametrize("sent", ["", " ", "a b", "a" * 129, 'a"b', "a\tb", "é", "<script>", "a;b"])
+async def test_a_request_id_that_could_do_harm_is_replaced(sent: str) -> None:
+    made, _ = service()
+    ids = {(await ask(made, x_request_id=sent))[1]["x-request-id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert sent not in ids
+
+
+async def test_an_apps_own_request_id_stands() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", b"own")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    made, _ = service(app)
+    assert (await ask(made, x_request_id="r-7"))[1]["x-request-id"] == "own"
 
 
 async def test_a_deadline_that_is_over_is_not_begun() -> None:
@@ -399,7 +423,17 @@ async def test_metrics_count_by_method_and_class() -> None:
         await ask(made, "/boom", "POST")
     await ask(made, "/readyz")
     (total,) = [sample for sample in made.samples() if sample["name"] == "gapless_requests"]
-    assert total["values"] == [[["GET", "2xx"], 2.0], [["OTHER", "2xx"], 1.0], [["POST", "5xx"], 1.0]]
+    assert total["values"] == [[["GET", "", "2xx"], 2.0], [["OTHER", "", "2xx"], 1.0], [["POST", "", "5xx"], 1.0]]
+
+
+async def test_requests_that_no_user_waits_for_are_counted_by_themselves() -> None:
+    made, _ = service()
+    await ask(made)
+    await ask(made, **{"x-gapless-mirror": "1"})
+    found = {sample["name"]: sample["values"] for sample in made.samples()}
+    assert found["gapless_requests"] == [[["GET", "", "2xx"], 1.0]]
+    ((_, (_, *buckets)),) = found["gapless_mirrored_request_duration_seconds"]
+    assert sum(buckets) == 1
 
 
 async def test_as_the_outer_app_it_speaks_lifespan() -> None:
@@ -454,15 +488,9 @@ async def test_clients_are_made_once_follow_discovery_and_are_closed() -> None:
     assert made.client("stock") is client
     await made.start(5)
     assert made.directory is directory
-    assert (await client._found(client_call())).service == "stock"
+    assert (await client._callee.found(9.0)).service == "stock"
     await made.finish(1)
     await made.close(1)
-
-
-def client_call() -> Any:
-    from gapless.service.client import _Call
-
-    return _Call(method="GET", target="/", headers={}, content=b"", user="", key="", end=9.0)
 
 
 async def test_a_failed_start_as_outer_app_is_told_to_the_server() -> None:
@@ -515,4 +543,20 @@ async def test_websockets_are_waited_for_too() -> None:
 
 def test_identity_comes_from_the_environment() -> None:
     env = {"GAPLESS_SERVICE": "orders", "GAPLESS_RELEASE": "2", "GAPLESS_DISCOVERY": "/s/control.sock", "OTHER": "x"}
-    assert Identity.from_env(env) == Identity(service="orders", release="2", discovery="/s/control.sock")
+    told = Identity.from_env(env)
+    assert told == Identity(service="orders", release="2", discovery="/s/control.sock")
+    assert told.controlled
+    assert not Identity().controlled
+
+
+async def test_a_source_tells_where_others_are_and_nothing_of_the_service_itself() -> None:
+    identity = Identity(service="orders", discovery="static://127.0.0.1:9")
+    assert not identity.controlled
+    made = Service(world=FakeWorld(), identity=identity)
+    client = made.client("orders")
+    await made.start(5)
+    assert [each.instance for each in (await client._callee.found(9.0)).endpoints] == ["127.0.0.1:9"]
+    assert not made.directory.governs
+    assert made.policies.protection is None
+    await made.finish(1)
+    await made.close(1)

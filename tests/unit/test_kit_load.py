@@ -44,7 +44,7 @@ def test_a_service_is_used_and_an_app_wrapped() -> None:
     [
         ("kitapp", False, "write module:attribute"),
         ("kitapp:nothing", False, "callables in the module: Service, app, breaks, holder, make, service"),
-        ("kitapp:number", False, "is a int, not an ASGI app"),
+        ("kitapp:number", False, "is a int, not an ASGI or WSGI app"),
         ("kitapp:breaks", True, r"kitapp\.py\", line 8, in breaks\n(.|\n)*ValueError: no settings"),
         ("nowhere.app:app", False, "there is no module 'nowhere' in"),
     ],

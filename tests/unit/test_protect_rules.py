@@ -12,9 +12,10 @@ from gapless.core.model import Service as Definition
 from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 from gapless.fleet.launch import environment
 from gapless.resilience.breaker import Breaker, Last
+from gapless.resilience.rate import exact, leased, rate
 from gapless.service.identity import Identity
 from gapless.service.kit import Service
-from gapless.service.protect_rules import VARIABLE, guards, parse, policies, render
+from gapless.service.protect_rules import VARIABLE, guarded, parse, policies, render
 from gapless.testing import FakeWorld
 from tests.unit.test_protect import Client, app_of
 
@@ -46,20 +47,33 @@ def test_what_cannot_be_read_names_the_variable() -> None:
 
 
 def test_rules_become_policies_in_the_safe_order() -> None:
-    found = policies(WHOLE)
+    found = policies(WHOLE, {})
     assert [policy.kind for policy in found] == ["deadline", "rate", "breaker", "limit"]
     made = found[2]
     assert isinstance(made, Breaker)
     assert (made.rate, made.slow_s, made.window, made.open_for.first_s) == (0.25, 1.0, Last(seconds=10.0), 7.0)
-    assert policies(Protect()) == []
-    assert policies(Protect(limit=LimitRule(max=5, adaptive=True)))
+    assert policies(Protect(), {}) == ()
+    assert policies(Protect(limit=LimitRule(max=5, adaptive=True)), {})
+
+
+def test_a_shared_rate_counts_on_the_redis_of_its_url() -> None:
+    url = "redis://:${PASSWORD}@cache:6379/0"
+    for rule, wanted in [
+        (RateRule(limit=5, shared=url), exact("redis://:secret@cache:6379/0")),
+        (RateRule(limit=5, shared=url, leased=True), leased("redis://:secret@cache:6379/0")),
+    ]:
+        assert policies(Protect(rate=rule), {"PASSWORD": "secret"}) == (rate("5/1s", shared=wanted),)
+    with pytest.raises(ConfigError, match="no variable 'PASSWORD'"):
+        policies(Protect(rate=rule), {})
 
 
 def test_routes_have_their_own_guards_over_the_service_s() -> None:
     narrow = Route(path="/a", protect=Protect(deadline_s=1.0))
-    found = guards("orders", parse(render(definition(WHOLE, narrow))), FakeWorld())
-    assert [(place, guard.name, len(guard.policies)) for place, guard in found] == [
+    hosted = Route(path="/a", host="b.example", protect=Protect())
+    found = guarded("orders", parse(render(definition(WHOLE, narrow, hosted))), {})
+    assert [(each.place, each.guard, len(each.policies)) for each in found] == [
         (("*", "/a"), "orders /a", 4),
+        (("b.example", "/a"), "orders b.example/a", 4),
         (("*", "/"), "orders", 4),
     ]
 

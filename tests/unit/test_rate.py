@@ -7,12 +7,14 @@ import sys
 import threading
 from fractions import Fraction
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import ConfigError
+from gapless.resilience import rate_local
 from gapless.resilience.rate import rate
 from gapless.resilience.rate_hot import HotBuckets
 from gapless.resilience.rate_local import LeakyBuckets, SlidingWindows, TokenBuckets
@@ -20,6 +22,17 @@ from gapless.resilience.rate_quota import quota
 
 STEPS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 400)), max_size=120)
 """Calls: whose, and how many ms after the one before."""
+
+
+class Paged:
+    """Token buckets whose keys lie in pages from the first on: tuples are never near."""
+
+    def __init__(self, quota) -> None:
+        self.buckets = TokenBuckets(quota)
+
+    def acquire(self, key, now: float) -> float:
+        assert not self.buckets.near
+        return self.buckets.acquire((key,), now)
 
 
 def test_quotas():
@@ -63,7 +76,7 @@ class Reference:
         return admitted
 
 
-@pytest.mark.parametrize("make", [TokenBuckets, lambda each: HotBuckets(each, 1)])
+@pytest.mark.parametrize("make", [TokenBuckets, Paged, lambda each: HotBuckets(each, 1)])
 @given(steps=STEPS, per_s=st.integers(1, 20), burst=st.integers(1, 5))
 def test_token_buckets_agree_with_the_textbook(make, steps, per_s, burst):
     ours, reference, at_ms = make(quota(f"{per_s}/s", burst)), Reference(per_s, burst), 0
@@ -72,7 +85,7 @@ def test_token_buckets_agree_with_the_textbook(make, steps, per_s, burst):
         assert (ours.acquire(key, 1_000.0 + at_ms / 1000) == 0.0) == reference.acquire(key, at_ms)
 
 
-@pytest.mark.parametrize("make", [TokenBuckets, SlidingWindows, lambda each: HotBuckets(each, 1)])
+@pytest.mark.parametrize("make", [TokenBuckets, Paged, SlidingWindows, lambda each: HotBuckets(each, 1)])
 @given(steps=STEPS, count=st.integers(1, 9))
 def test_retry_after_is_right_to_the_millisecond(make, steps, count):
     ours, now = make(quota(f"{count}/2s")), 5.0
@@ -148,9 +161,35 @@ def test_it_admits_no_more_than_it_says_in_four_seconds():
     assert sum(not ours.acquire("a", tick / 5000) for tick in range(20_000)) <= 100 + 400
 
 
-def test_no_living_key_is_forgotten():
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c", ("d",), 5]), st.sampled_from([0, 90, 400, 6000]))),
+    per_s=st.integers(1, 20),
+    burst=st.integers(1, 5),
+)
+def test_keys_near_and_in_pages_agree_with_the_textbook_over_generations(steps, per_s, burst):
+    with mock.patch.object(rate_local, "NEAR", 2):
+        ours, reference, at_ms = TokenBuckets(quota(f"{per_s}/s", burst)), Reference(per_s, burst), 0
+        for key, pause_ms in steps:
+            at_ms += pause_ms
+            assert (ours.acquire(key, 1_000.0 + at_ms / 1000) == 0.0) == reference.acquire(key, at_ms)
+            assert len(ours.near) <= 2
+
+
+def test_only_short_keys_that_need_nobody_s_code_are_near():
+    ours = TokenBuckets(quota("10/s"))
+    keys = ["a", 1, b"b", "x" * 10_000, ("a",), 1.5, 1 << 100, Fraction(1, 3), None]
+    for key in keys:
+        ours.acquire(key, 1.0)
+    assert list(ours.near) == ["a", 1, b"b"]
+    for key in range(3 * rate_local.NEAR):
+        ours.acquire(key, 1.0)
+    assert len(ours.near) == rate_local.NEAR
+
+
+@pytest.mark.parametrize("make", [TokenBuckets, Paged])
+def test_no_living_key_is_forgotten(make):
     """throttled's default store forgets above 1,024 keys and admits 100,000 instead of 20,000."""
-    ours = TokenBuckets(quota("10/min"))
+    ours = make(quota("10/min"))
     admitted = sum(not ours.acquire(key, turn * 0.1) for turn in range(20) for key in range(2_000))
     assert admitted == 20_000
     later = sum(not ours.acquire(key, 6.5 + turn * 6) for turn in range(3) for key in range(2_000))
@@ -184,8 +223,9 @@ def test_no_acquire_looks_at_more_than_a_page(monkeypatch):
     assert most <= 2 * rate_table.FULL + 2
 
 
-def test_threads_together_get_what_one_would():
-    ours, admitted = TokenBuckets(quota("1/h", burst=500)), []
+@pytest.mark.parametrize("make", [TokenBuckets, Paged])
+def test_threads_together_get_what_one_would(make):
+    ours, admitted = make(quota("1/h", burst=500)), []
     keys = [f"user {number}" for number in range(8)]
 
     def run() -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gapless.resilience import deadline
 from gapless.resilience.errors import DeadlineExceeded, RateLimited
 from gapless.resilience.events import CallRejected
 from gapless.resilience.guard import guard
+from gapless.resilience.keys import NOWHERE
+from gapless.resilience.policy import Site
 from gapless.resilience.rate import rate, top
+from gapless.resilience.rate_local import TokenBuckets
+from gapless.resilience.rate_quota import quota
 from gapless.testing.world import FakeWorld
 
 
@@ -48,6 +56,36 @@ def test_a_refusal_names_guard_key_and_time(world):
     }
 
 
+@given(
+    calls=st.lists(st.tuples(st.sampled_from(["a", "b", ("c",)]), st.floats(0, 0.7), st.booleans()), max_size=60),
+    burst=st.integers(1, 3),
+)
+def test_calls_get_the_verdict_of_their_bucket(calls, burst):
+    """A guarded function does by itself what `TokenBuckets.acquire` does."""
+    world, buckets, own = FakeWorld(), TokenBuckets(quota("5/s", burst)), list[float]()
+    called = guard("shop", rate("5/s", key="{user}", burst=burst), world=world)(lambda user: own.append(0.0))
+    for user, pause_s, by_name in calls:
+        world.stall(pause_s)
+        try:
+            called(user=user) if by_name else called(user)
+        except RateLimited as error:
+            own.append(error.retry_after_s)
+        assert own[-1] == buckets.acquire(user, world.now())
+
+
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [("{user}", 1), ("{self}", 0), ("{user.name}", None), ("{user}:{item}", None), ("all", None), ("{item}", None)],
+)
+def test_only_whole_arguments_by_place_have_one(template, place):
+    def call(self, user, /, *rest, item): ...
+
+    site = Site(name="call", signature=inspect.signature(call))
+    assert site.place(template) == (NOWHERE if place is None else place)
+    assert Site(name="enter").place(template) == NOWHERE
+    assert site.place(lambda *args, **kwargs: 1) == NOWHERE
+
+
 async def test_async_functions_and_enter_share_their_buckets(world):
     ours = guard("shop", rate("3/s", key="{user}"), world=world)
 
@@ -79,6 +117,40 @@ def test_overrides_hold_for_their_values_only(world, how):
         with pytest.raises(RateLimited) as refused:
             ours.enter(user=user).__enter__()
         assert (refused.value.retry_after_s is None) == (user == "bot")
+
+
+def test_a_key_that_gets_an_override_by_a_reload_has_its_own_bucket_from_then_on(world):
+    ours = guard("shop", rate("2/s", key="{user}"), world=world)
+
+    @ours
+    def call(user: str) -> None: ...
+
+    call("ann")
+    ours.replace(rate("2/s", key="{user}", overrides={"ann": "3/s"}))
+    for _ in range(3):
+        call("ann")
+    with pytest.raises(RateLimited, match="more than 3/1s"):
+        call("ann")
+    ours.replace(rate("2/s", key="{user}"))
+    call("ann")
+    with pytest.raises(RateLimited, match="more than 2/1s"):
+        call("ann")
+
+
+def test_living_keys_cost_nothing_while_nobody_calls() -> None:
+    """limits keeps a thread that looks for what has expired: most of a core at a million keys."""
+    world, threads = FakeWorld(), threading.active_count()
+    for policy in (
+        rate("9/h", key="{user}"),
+        rate("9/h", key="{user}", mode="sliding"),
+        rate("9/h", key="{user}", hot=top(9)),
+    ):
+        ours = guard("idle", policy, world=world)
+        for number in range(2_000):
+            with ours.enter(user=f"user-{number}"):
+                pass
+    assert world.pending == 0, "no timer"
+    assert threading.active_count() == threads, "no thread"
 
 
 def test_hot_keys_are_named(world):

@@ -30,7 +30,7 @@ from gapless.rollout.observed import Failure
 from gapless.rollout.wanted import end_split, step_split
 
 OLD, NEW = "1.0", "1.1"
-POLICY = RolloutPolicy(by=SplitBy.REQUEST, steps=(500, BUCKETS), hold_s=10, min_samples=50, patience_s=600)
+POLICY = RolloutPolicy(by=SplitBy.REQUEST, steps=(500, BUCKETS), hold_s=10, min_samples=50, power=0.0, patience_s=600)
 FIRST = Split(service="orders", stable=OLD, weights=((OLD, BUCKETS),))
 BEGUN = Rollout(
     number=3,

@@ -13,6 +13,7 @@ from gapless.core import codec
 from gapless.core.errors import InvalidTransition
 from gapless.core.model import (
     BUCKETS,
+    Amount,
     Objective,
     Pool,
     Rollout,
@@ -25,6 +26,7 @@ from gapless.core.model import (
 )
 from gapless.rollout.controller import Observed, Outcome, advance, steer
 from gapless.rollout.observed import Failure
+from gapless.rollout.plan import replaced_at_once
 
 OLD, NEW = "1.0", "1.1"
 FAIR_AT = 60
@@ -150,7 +152,7 @@ class Small:
     def check(self, outcome: Outcome) -> None:
         rollout = outcome.rollout
         if outcome.pool:
-            assert sum(outcome.pool.sizes.values()) >= rollout.instances
+            assert sum(outcome.pool.sizes.values()) >= self.least
             if not outcome.pool.sizes.get(OLD, 0):
                 assert self.live.weights == ((NEW, BUCKETS),)
         if outcome.split:
@@ -160,6 +162,13 @@ class Small:
             self.check_users(outcome.split, forward=rollout.winner != OLD)
         if rollout.state is RolloutState.PROMOTED and not self.acts_by_hand:
             assert rollout.evidence.step_requests >= rollout.policy.min_samples
+
+    @property
+    def least(self) -> int:
+        """Instances that must always be ready."""
+        rollout = self.rollout
+        rolling = rollout.policy.strategy is Strategy.ROLLING
+        return rollout.instances - (replaced_at_once(rollout.policy, rollout.instances)[1] if rolling else 0)
 
     @property
     def acts_by_hand(self) -> bool:
@@ -172,7 +181,8 @@ class Small:
 
     def check_capacity(self) -> None:
         """Both pools, as far as they are ready, carry the users whom the gateway gives them."""
-        instances = self.rollout.instances
+        instances = self.least
+        assert self.ready(OLD) + self.ready(NEW) >= instances
         for release, weight in self.live.weights:  # a weight is rounded by less than one bucket
             assert self.ready(release) * BUCKETS > (weight - 1) * instances or not weight
 
@@ -183,8 +193,25 @@ class Small:
         return self.rollout
 
 
-def small(seed: int, strategy: Strategy, instances: int, steps: tuple[int, ...] = (500, 5_000, BUCKETS)) -> Small:
-    policy = RolloutPolicy(strategy=strategy, by=SplitBy.REQUEST, steps=steps, hold_s=4, min_samples=40, patience_s=300)
+def small(
+    seed: int,
+    strategy: Strategy,
+    instances: int,
+    steps: tuple[int, ...] = (500, 5_000, BUCKETS),
+    surge: int = 1,
+    missing: int = 0,
+) -> Small:
+    policy = RolloutPolicy(
+        strategy=strategy,
+        by=SplitBy.REQUEST,
+        steps=steps,
+        hold_s=4,
+        min_samples=40,
+        power=0.0,
+        patience_s=300,
+        surge=Amount(count=surge),
+        unavailable=Amount(count=missing),
+    )
     rollout = Rollout(
         number=7,
         service="s",
@@ -205,6 +232,8 @@ worlds = st.builds(
     st.sampled_from(Strategy),
     st.integers(1, 5),
     st.sampled_from([(500, 5_000, BUCKETS), (100, BUCKETS), (BUCKETS,), (2_000, 2_500, 9_999, BUCKETS)]),
+    st.integers(0, 3),
+    st.integers(0, 3),
 )
 quick = settings(deadline=None)
 

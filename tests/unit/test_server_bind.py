@@ -9,8 +9,19 @@ from pathlib import Path
 import pytest
 
 from gapless.core.errors import ConfigError, PortTaken
-from gapless.server.bind import Listener, alive, connected, host_port, listeners, shown, unix_listener
-from gapless.server.holder import holder_of
+from gapless.server.listen.bind import (
+    Access,
+    Listener,
+    alive,
+    connected,
+    file_mode,
+    host_port,
+    listeners,
+    owner_of,
+    shown,
+    unix_listener,
+)
+from gapless.server.listen.holder import holder_of
 
 
 def close(opened: list[Listener]) -> None:
@@ -134,3 +145,33 @@ def test_another_kind_of_file_is_not_removed(short_dir: Path) -> None:
 def test_a_directory_that_is_missing_is_named(short_dir: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
         unix_listener(str(short_dir / "no" / "x.sock"), mode=0o600)
+
+
+def test_a_unix_socket_gets_mode_and_owner(short_dir: Path) -> None:
+    path = short_dir / "x.sock"
+    (listener,) = listeners([f"unix:{path}"], Access(0o660, f"{os.getuid()}:{os.getgid()}"))
+    try:
+        found = path.stat()
+        assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o660, os.getuid(), os.getgid())
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("owner", "ids"),
+    [("", (-1, -1)), ("0", (0, -1)), (":0", (-1, 0)), ("1:2", (1, 2)), ("root", (0, -1)), ("root:root", (0, 0))],
+)
+def test_owners(owner: str, ids: tuple[int, int]) -> None:
+    assert owner_of(owner) == ids
+
+
+def test_an_owner_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="there is no group 'nobody-has-this'"):
+        owner_of("root:nobody-has-this")
+
+
+def test_modes() -> None:
+    assert file_mode("660", "--socket-mode") == 0o660
+    for wrong in ("", "66", "888", "4755", "u+rw"):
+        with pytest.raises(ConfigError, match="is no mode"):
+            file_mode(wrong, "--socket-mode")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.server import handover
-from gapless.server.handover import (
+from gapless.server.handover import handover
+from gapless.server.handover.handover import (
     MAX_FDS,
     PIECE_BYTES,
     VERSION,
@@ -26,15 +26,16 @@ from gapless.server.handover import (
     HandoverBroken,
     Hello,
     Message,
+    Noise,
     Prepared,
     Tell,
-    check_listener,
+    check_spoken,
     decode,
     encode,
-    listener_name,
-    pair,
     piece,
 )
+from gapless.server.handover.listener import check_listener, listener_name
+from gapless.server.handover.pair import pair
 
 TEXT = st.text(max_size=40)
 JSON = st.recursive(
@@ -70,7 +71,7 @@ def raw() -> Iterator[tuple[socket.socket, Channel]]:
 @settings(deadline=None)
 @given(MESSAGES)
 def test_a_message_arrives_as_it_was(message: Message) -> None:
-    content = b"".join(piece(packet)[0] for packet in encode(message))
+    content = b"".join(piece(packet).content for packet in encode(message))
     assert decode(content) == message
     assert type(decode(content)) is type(message)
 
@@ -79,7 +80,43 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     assert decode(b'{"kind":"PREPARED","took_s":1.5,"mood":"good"}') == Prepared(1.5)
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"7", b'{"kind":"NOISE"}', b'{"kind":"ACK"}', b"{", b'{"kind":[]}'])
+def test_messages_of_a_later_version_are_ignored_by_name() -> None:
+    assert decode(b'{"kind":"SING","song":1}') == Noise("SING")
+
+
+def test_who_begins_to_read_in_the_middle_of_a_message_begins_with_the_next_one() -> None:
+    with raw() as (peer, channel), open(os.devnull) as file:
+        socket.send_fds(peer, [b"G\x01\x01rest of some"], [file.fileno()])
+        peer.send(b"G\x01\x00 message")
+        peer.send(encode(Prepared(1.5))[0])
+        received = channel.receive()
+        assert received is not None
+        assert (received.message, received.fds) == (Prepared(1.5), [])
+
+
+def test_a_message_that_its_sender_never_finished_is_dropped_with_its_descriptors() -> None:
+    with raw() as (peer, channel), open(os.devnull) as file:
+        socket.send_fds(peer, [b'G\x01\x03{"kind":'], [file.fileno()])
+        assert channel.receive() is None
+        before = len(os.listdir("/proc/self/fd"))
+        peer.send(encode(Commit())[0])
+        received = channel.receive()
+        assert received is not None
+        assert (received.message, received.fds) == (Commit(), [])
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+@pytest.mark.parametrize(("oldest", "newest"), [(1, 1), (1, 9), (0, 1)])
+def test_versions_that_overlap_can_speak(oldest: int, newest: int) -> None:
+    check_spoken(oldest, newest, "worker 7")
+
+
+def test_versions_that_do_not_overlap_are_named() -> None:
+    with pytest.raises(HandoverBroken, match=r"worker 7 speaks versions 2 to 3 .* this one 1 to 1"):
+        check_spoken(2, 3, "worker 7")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"7", b'{"kind":"ACK"}', b"{", b'{"kind":[]}'])
 def test_what_is_no_message_is_named(text: bytes) -> None:
     with pytest.raises(HandoverBroken, match="not a hand-over message"):
         decode(text)
@@ -164,7 +201,7 @@ def test_waiting_has_a_limit() -> None:
 def test_a_message_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handover, "MESSAGE_BYTES", 100)
     with raw() as (peer, channel):
-        peer.send(bytes((ord("G"), VERSION, 1)) + b"x" * 200)
+        peer.send(bytes((ord("G"), VERSION, 3)) + b"x" * 200)
         with pytest.raises(HandoverBroken, match="no end"):
             channel.receive()
 
@@ -172,7 +209,7 @@ def test_a_message_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_descriptors_of_a_message_that_never_ended_are_closed() -> None:
     with raw() as (peer, channel), open(os.devnull) as file:
         before = set(os.listdir("/proc/self/fd"))
-        socket.send_fds(peer, [bytes((ord("G"), VERSION, 1)) + b"{"], [file.fileno()])
+        socket.send_fds(peer, [bytes((ord("G"), VERSION, 3)) + b"{"], [file.fileno()])
         assert channel.receive() is None
         assert set(os.listdir("/proc/self/fd")) > before
         channel.close()

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gapless.server.protocol import Connection, Connections, make_config
+from gapless.server.connections.connections import Connections
+from gapless.server.http.site import Site, nothing_to_wait_for
+from gapless.server.http1.protocol import Http1
 
 
 class App:
@@ -38,10 +40,18 @@ class Talk:
     def __init__(self) -> None:
         self.app = App()
         self.connections = Connections(75.0)
-        self.config = make_config(self.app, 75.0, access_log=False)
+        loop = asyncio.get_running_loop()
+        self.site = Site(self.app, loop, self.connections, nothing_to_wait_for(loop), websocket=self.websocket)
+        self.websockets: list[FakeWebSocket] = []
 
-    def protocol(self) -> Connection:
-        return Connection(self.config, self.connections, {}, _loop=asyncio.get_running_loop())
+    def websocket(self, transport: asyncio.Transport, request: bytes) -> None:
+        protocol = FakeWebSocket(self.connections)
+        self.websockets.append(protocol)
+        protocol.connection_made(transport)
+        transport.set_protocol(protocol)
+
+    def protocol(self) -> Http1:
+        return Http1(self.site)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         ours, theirs = socket.socketpair()
@@ -138,17 +148,18 @@ async def test_silent_connections_are_closed_when_they_have_been_quiet_for_long_
 
 
 async def test_the_time_to_be_quiet_can_only_be_shortened() -> None:
-    async with talk() as (it, _, _):
+    async with talk() as (it, reader, _):
         it.connections.tell(0.0)
         it.connections.tell(60.0)
-        assert it.connections.idle_s == 0.0
+        assert await it.connections.gone(5.0)
+        assert await reader.read() == b""
 
 
 async def test_half_a_request_counts_as_silence_when_nothing_more_comes() -> None:
     async with talk() as (it, reader, writer):
         (connection,) = it.connections.connections
         writer.write(b"GET / HTTP/1.1\r\nx-half")
-        while getattr(connection, "url", b"") != b"/":
+        while connection.reader.between:
             await asyncio.sleep(0)
         it.connections.tell(0.0)
         assert await it.connections.gone(5.0)
@@ -191,19 +202,16 @@ async def test_what_is_left_at_the_deadline_is_cut_and_the_app_is_told() -> None
 class FakeWebSocket(asyncio.Protocol):
     """As uvicorn's: takes the connection over, ends at `shutdown`."""
 
-    made: list[FakeWebSocket]
-
-    def __init__(self, config: Any, server_state: Connections, app_state: Any) -> None:
-        self.connections = server_state.connections
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections.connections
         self.shutdowns = 0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.connections.add(self)  # type: ignore[arg-type]
-        self.made.append(self)
+        self.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections.discard(self)  # type: ignore[arg-type]
+        self.connections.discard(self)
 
     def shutdown(self) -> None:
         self.shutdowns += 1
@@ -211,19 +219,18 @@ class FakeWebSocket(asyncio.Protocol):
 
 
 async def test_a_websocket_is_left_to_its_own_protocol_and_shut_down_once() -> None:
-    FakeWebSocket.made = []
     async with talk() as (it, reader, writer):
-        it.config.ws_protocol_class = FakeWebSocket
         upgrade = b"\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n"
         second, other = await it.connect()
         for each in (other,):
             each.write(ASK.replace(b"\r\n\r\n", upgrade))
-        while not FakeWebSocket.made:
+        while not it.websockets:
             await asyncio.sleep(0)
         assert len(it.connections.connections) == 2
         it.connections.tell(0.0)
+        it.connections.parted()
         assert await it.connections.gone(5.0)
-        assert [one.shutdowns for one in FakeWebSocket.made] == [1]
+        assert [one.shutdowns for one in it.websockets] == [1]
         assert await second.read() == b""
         other.close()
         await other.wait_closed()

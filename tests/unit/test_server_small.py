@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import subprocess
 from typing import Any
 
 import pytest
 
+from gapless.core import lifecycle
 from gapless.core.errors import ConfigError
-from gapless.server.admin import Answer, as_json, response
-from gapless.server.archive import Archive
-from gapless.server.child import Child, describe
-from gapless.server.reaper import reap_strangers
+from gapless.server import settings
+from gapless.server.admin.admin import Answer, as_json, response
+from gapless.server.connections import queue as connection_queue
+from gapless.server.connections.queue import open_queue
+from gapless.server.master.archive import Archive
+from gapless.server.master.child import Child, describe
+from gapless.server.master.keep import Alone
+from gapless.server.master.tee import LINES, Tee
 from gapless.server.settings import Settings, seconds, task_from, task_of
-from gapless.server.tee import LINES, Tee
-from gapless.server.worker import failure
+from gapless.server.worker.worker import failure
 
 
 @pytest.mark.parametrize(("text", "value"), [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("7.5", 7.5)])
@@ -47,19 +50,26 @@ def value_of(samples: list[dict[str, Any]], name: str) -> float:
 
 def test_counters_of_ended_workers_stay_and_their_gauges_go() -> None:
     archive = Archive()
-    archive.add(counter(3))
-    archive.add(counter(4))
-    archive.add(counter(100, "gauge"))
-    assert value_of(archive.total([counter(1), counter(2)]), "n") == 10
+    archive.add(1, counter(3))
+    archive.add(2, counter(4))
+    archive.add(2, counter(4))
+    archive.add(3, counter(100, "gauge"))
+    assert value_of(archive.total({2: counter(4), 4: counter(1), 5: counter(2)}), "n") == 10
 
 
 def test_the_masters_own_counts_are_shown_from_the_start() -> None:
     archive = Archive()
-    assert {sample["name"] for sample in archive.total([])} == {"gapless_server_reloads", "gapless_server_restarts"}
+    assert {sample["name"] for sample in archive.total({})} == {
+        "gapless_server_reloads",
+        "gapless_server_restarts",
+        "gapless_server_recycled",
+        "gapless_server_state",
+        "gapless_server_successions",
+    }
     archive.reloads["refused"] += 2
     archive.restarts += 1
-    assert value_of(archive.total([]), "gapless_server_reloads") == 2
-    assert value_of(archive.total([]), "gapless_server_restarts") == 1
+    assert value_of(archive.total({}), "gapless_server_reloads") == 2
+    assert value_of(archive.total({}), "gapless_server_restarts") == 1
 
 
 async def test_a_tee_passes_everything_on_and_keeps_the_last_lines() -> None:
@@ -111,17 +121,6 @@ def test_a_failure_keeps_the_code_and_the_lines() -> None:
     assert failure(ExceptionGroup("both", [ValueError("x")])).code == 4
 
 
-def test_strangers_are_waited_for_and_ours_are_left_alone() -> None:
-    ours = subprocess.Popen(["true"])
-    os.waitid(os.P_PID, ours.pid, os.WEXITED | os.WNOWAIT)
-    assert reap_strangers([ours.pid]) == 0
-    assert ours.wait() == 0
-    stranger = os.posix_spawn("/bin/true", ["true"], {})
-    os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
-    assert reap_strangers([]) == 1
-    assert reap_strangers([]) == 0
-
-
 @pytest.mark.parametrize("what", ["pidfd_open", "pipe2"])
 async def test_a_worker_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     def refuse(*_: object) -> int:
@@ -129,7 +128,15 @@ async def test_a_worker_that_cannot_be_started_leaves_nothing_open(monkeypatch: 
 
     before = sorted(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, what, refuse)
-    child = Child(1, task_of(Settings("no:app"), 1), [], lambda *_: None, lambda _: None)
+    queue = open_queue()
+    child = Child(1, task_of(Settings("no:app"), 1), [], queue, lambda *_: None, lambda _: None, Alone())
     with pytest.raises(OSError, match="Too many"):
         child.start()
+    connection_queue.close(queue)
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_in_kubernetes_a_drain_is_announced_for_longer() -> None:
+    assert settings.announce("", {}) == settings.ANNOUNCE_S == lifecycle.ANNOUNCE_S
+    assert settings.announce("", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) == settings.ANNOUNCE_CLUSTER_S
+    assert settings.announce("2s", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) == 2

@@ -325,8 +325,7 @@ async def test_addresses_of_stores(path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ("etcd://127.0.0.1:2379", "later version"),
-        ("consul://127.0.0.1:8500", "later version"),
+        ("consul://127.0.0.1:8500?colour=red", "no address of Consul"),
         ("redis://127.0.0.1", "means nothing"),
         ("", "means nothing"),
         ("sqlite:", "means nothing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -170,3 +171,15 @@ async def test_processes_can_be_scripted() -> None:
     killed.kill(signal.SIGKILL)
     assert (await obedient.wait(), await killed.wait()) == (115, -9)
     assert obedient.pid != killed.pid
+
+
+async def test_time_waits_for_threads_that_it_is_told_of() -> None:
+    world, order = FakeWorld(), list[str]()
+    gate = threading.Event()
+    work = asyncio.get_running_loop().run_in_executor(None, gate.wait)
+    work.add_done_callback(lambda _: order.append("thread"))
+    world.wait_for(lambda: not work.done())
+    world.after(1.0, lambda: order.append("timer"))
+    asyncio.get_running_loop().call_later(0.01, gate.set)
+    await world.advance(2.0)
+    assert order == ["thread", "timer"]

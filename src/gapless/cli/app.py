@@ -14,9 +14,23 @@ import typer.core
 
 VERBS = {
     "On one app": ("serve", "reload"),
-    "On a system (gapless.yaml)": ("up", "down", "status", "scale", "logs"),
-    "Changing it": ("deploy", "rollout", "rollback"),
-    "Tools": ("load", "schema", "version"),
+    "On a system (gapless.yaml)": ("up", "down", "status", "route", "scale", "logs", "gateway"),
+    "Changing it": (
+        "apply",
+        "preflight",
+        "deploy",
+        "rollout",
+        "gate",
+        "rollback",
+        "changes",
+        "undo",
+        "config",
+        "fault",
+    ),
+    "When something is wrong": ("alerts", "alert", "incidents", "incident", "notify"),
+    "Finding each other": ("registry",),
+    "Looking inside": ("metrics", "traces", "profile"),
+    "Tools": ("load", "export", "schema", "version"),
 }
 
 HELP = """Keep Python services answering while everything about them changes.
@@ -39,8 +53,9 @@ class Verbs(typer.core.TyperGroup):
                 formatter.write_dl([(verb, self.commands[verb].get_short_help_str(room)) for verb in verbs])
 
 
-def build() -> typer.Typer:
-    """The app with every verb. Plain help: rich would take longer than all the rest."""
+def build(only: str = "") -> typer.Typer:
+    """The app with every verb, or with one of them: reading the options of all takes longer than running most. Plain
+    help: rich would take longer than all the rest."""
     app = typer.Typer(
         name="gapless",
         cls=Verbs,
@@ -51,7 +66,12 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    for verbs in VERBS.values():
-        for verb in verbs:
-            app.command(verb)(getattr(import_module(f"gapless.cli.{verb}"), f"{verb}_command"))
+    app.callback()(lambda: None)  # a group, even of one
+    verbs = [verb for verbs in VERBS.values() for verb in verbs]
+    for verb in [only] if only in verbs else verbs:
+        module = import_module(f"gapless.cli.{verb}")
+        if group := getattr(module, f"{verb}_group", None):  # a verb with verbs of its own
+            app.add_typer(group, name=verb)
+        else:
+            app.command(verb)(getattr(module, f"{verb}_command"))
     return app

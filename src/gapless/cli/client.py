@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from gapless.core.errors import ControlUnreachable, GaplessError
 ANSWER_LIMIT_S = 300.0
 """A deploy answers after its snapshot, which may install a wheel with all its dependencies."""
 CONNECT_LIMIT_S = 2.0
+LEADER_SOCKET = "control.sock"
 
 
 def state_of(state: Path | None, file: Path) -> Path:
@@ -24,14 +26,30 @@ def state_of(state: Path | None, file: Path) -> Path:
 class ControlClient:
     """One control plane. Every method raises ControlUnreachable, or the error that the control plane answers."""
 
-    def __init__(self, state: Path) -> None:
-        self._socket = state / "control.sock"
+    def __init__(self, state: Path, socket: str = LEADER_SOCKET) -> None:
+        self._socket = state / socket
 
     def get(self, path: str) -> Any:
-        return self._call("GET", path, None)
+        return self.ask("GET", path, None)
+
+    def _standbys(self) -> list[ControlClient]:
+        if self._socket.name != LEADER_SOCKET:
+            return []
+        state = self._socket.parent
+        return [ControlClient(state, socket.name) for socket in sorted(state.glob("standby-*.sock"))]
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return self._call("POST", path, {"who": author(), **(body or {})})
+        return self.ask("POST", path, {"who": author(), **(body or {})})
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        """The leader, or else one that stands by: that can tell what is, and why nothing can be changed now."""
+        try:
+            return self._call(method, path, body)
+        except ControlUnreachable:
+            for other in self._standbys():
+                with contextlib.suppress(ControlUnreachable):
+                    return other.ask(method, path, body)
+            raise
 
     def lines(self, path: str) -> Iterator[Any]:
         """A stream's documents until it ends. A control plane that dies in the middle raises ControlUnreachable."""

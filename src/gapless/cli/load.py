@@ -37,6 +37,8 @@ def load_command(
     expect: Annotated[str, typer.Option(help="Good statuses, like 200,201 or 2xx.", metavar="STATUS,…")] = "2xx,3xx",
     expect_body: Annotated[str, typer.Option(help="A good body matches this.", metavar="REGEX")] = "",
     timeout: Annotated[str, typer.Option(help="Time limit of a request, from its due time.")] = "5s",
+    http2: Annotated[bool, typer.Option("--http2", help="Speak HTTP/2, in clear text.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="A new connection for each request.")] = False,
     log: Annotated[Path | None, typer.Option(help="Write one JSON line per request here.")] = None,
     json: Json = False,
 ) -> None:
@@ -65,6 +67,8 @@ def load_command(
         users=users,
         user_header=user_header,
         expect=Expect.parse(expect, expect_body),
+        http2=http2,
+        fresh=fresh,
         timeout_s=seconds(timeout),
     )
     summary = _run(spec, log, quiet=json)
@@ -82,6 +86,7 @@ def _read(path: Path) -> str:
 
 
 def _run(spec: LoadSpec, log: Path | None, *, quiet: bool) -> Summary:
+    from gapless.cli.loop import loop_factory
     from gapless.core.errors import ConfigError
     from gapless.core.world import RealWorld
     from gapless.load import Load
@@ -93,20 +98,11 @@ def _run(spec: LoadSpec, log: Path | None, *, quiet: bool) -> Summary:
         raise ConfigError(f"--log {log} cannot be written: {error}", "Give a path in a directory of yours.") from error
     try:
         load = Load(spec, RealWorld(), _writer(sink) if sink else None)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_until_done(load, quiet=quiet))
     finally:
         if sink:
             sink.close()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # not CPython: the standard loop does, only slower
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _writer(sink: IO[bytes]) -> Callable[[Record], None]:

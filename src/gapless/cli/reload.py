@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,8 @@ def reload_command(
 ) -> None:
     """Start new workers with the code as it is now; the old ones leave when the new ones serve.
 
-    New code that crashes, hangs or never becomes ready is refused with its last lines, and the old code goes on.
+    New code that crashes, hangs or never becomes ready is refused with its last lines, and the old code goes on; or
+    comes back, where `gapless serve --bake` has it wait for a while. Each stage is shown when it has ended.
 
     Exit status: 0 the new code serves, 7 it was refused, 8 another reload is under way, 9 no server was found.
 
@@ -38,28 +40,57 @@ def reload_command(
         told = ControlClient(state_of(state, file)).post(f"/v1/services/{service}/reload")
         emit(told if json else told["reloaded"], json)
         return
-    done = reload_server(admin)
+    done = reload_server(admin, print_stage if not json else lambda stage: None)
     emit(done if json else shown(done), json)
 
 
-def reload_server(admin: str) -> dict[str, Any]:
-    """Reload the server behind an admin socket ("" for the default); what it answered. Raises ReloadRefused, Busy,
-    UnknownName."""
-    from gapless.core.errors import Busy, GaplessError, ReloadRefused
-    from gapless.server.ask import ask
+def reload_server(admin: str, told: Callable[[dict[str, Any]], None] = lambda stage: None) -> dict[str, Any]:
+    """Reload the server behind an admin socket ("" for the default); what it answered. `told` hears of each stage.
+    Raises ReloadRefused, Busy, UnknownName."""
+    from gapless.server.admin.ask import ask_lines
     from gapless.server.serve import ADMIN
 
-    said = ask(admin.removeprefix("unix:") or ADMIN, "POST", "/reload", LIMIT_S)
-    if said.status == 200:
-        answer: dict[str, Any] = said.body
-        return answer
-    text = "\n".join([said.body.get("error", ""), *said.body.get("log", [])])
-    kind = {409: Busy, 422: ReloadRefused}.get(said.status, GaplessError)
-    raise kind(text, said.body.get("remedy", ""))
+    path, generation = admin.removeprefix("unix:") or ADMIN, 0
+    for said in ask_lines(path, "POST", "/reload?follow", LIMIT_S):
+        if "status" in said:
+            return answered(said)
+        generation = said["generation"]
+        told(said)
+    return outlived(path, generation)
+
+
+def outlived(path: str, generation: int) -> dict[str, Any]:
+    """What came of a reload whose master was killed: its successor has gone on with it. Raises ReloadRefused,
+    UnknownName."""
+    from gapless.core.errors import ReloadRefused
+    from gapless.server.admin.ask import settled
+
+    status = settled(path, LIMIT_S)
+    if status["generation"] != generation:
+        raise ReloadRefused(f"generation {generation} was refused", "The server's log says why.")
+    pids = [worker["pid"] for worker in status["workers"] if worker["phase"] == "serving"]
+    return {"generation": generation, "before": 0, "stages": [], "workers": pids}
+
+
+def answered(said: dict[str, Any]) -> dict[str, Any]:
+    """What a server said at last, without its status; or as the error that it means."""
+    from gapless.core.errors import Busy, GaplessError, ReloadRefused
+
+    status = said.pop("status")
+    if status == 200:
+        return said
+    text = "\n".join([said.get("error", ""), *said.get("log", [])])
+    kind = {409: Busy, 422: ReloadRefused}.get(status, GaplessError)
+    raise kind(text, said.get("remedy", ""))
+
+
+def print_stage(stage: dict[str, Any]) -> None:
+    """One line for people, at once."""
+    took = f" {stage['took_s'] * 1000:7.0f} ms" if stage["took_s"] else ""
+    typer.echo(f"{stage['stage']:10}{took}")
 
 
 def shown(done: dict[str, Any]) -> str:
     """One line about a reload for people."""
-    stages = ", ".join(f"{stage['name']} {stage['took_s'] * 1000:.0f} ms" for stage in done["stages"])
-    pids = ", ".join(map(str, done["workers"]))
-    return f"Generation {done['generation']} serves ({stages}); workers {pids}"
+    after = f" after {sum(stage['took_s'] for stage in done['stages']):.2f} s" if done["stages"] else ""
+    return f"Generation {done['generation']} serves{after}; workers {', '.join(map(str, done['workers']))}"

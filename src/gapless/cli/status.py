@@ -12,7 +12,6 @@ from gapless.cli.output import Json
 
 def status_command(
     service: Annotated[str, typer.Argument(help="Only this service.")] = "",
-    changes: Annotated[bool, typer.Option("--changes", help="The change log instead.")] = False,
     json: Json = False,
     file: File = DEFAULT_FILE,
     state: State = None,
@@ -25,23 +24,25 @@ def status_command(
     from gapless.cli.output import emit, line, table
 
     client = ControlClient(state_of(state, file))
-    if changes:
-        found = [c for c in client.get("/v1/changes") if service in ("", c["service"])]
-        emit(found if json else [_change_row(change) for change in found], json)
-        return
     status = client.get("/v1/status")
     services = _chosen(status["services"], service)
     if json:
         emit({**status, "services": services}, json)
         return
     line(_headline(status))
+    if registry := status.get("registry"):
+        line(_registry_line(registry))
+    if control := status["control"]:
+        line(_leader_line(control))
     table(
         ("service", "release", "share", "instance", "phase", "address", "detail"),
         [row for name, it in services.items() for row in _rows(name, it)],
     )
-    for it in services.values():
+    for name, it in services.items():
         if it["rollout"]:
             line(_rollout_line(it["rollout"]))
+        if it["config"]["revision"] or it["config"]["stage"]:
+            line(_config_line(name, it["config"]))
 
 
 def _chosen(services: dict[str, Any], name: str) -> dict[str, Any]:
@@ -59,6 +60,16 @@ def _headline(status: dict[str, Any]) -> str:
     return f"{status['system']}: {ready}, http://{status['listen']}, gateway pid {gateway['pid']}{refusal}"
 
 
+def _registry_line(registry: dict[str, Any]) -> str:
+    names = f", DNS {registry['dns']} (.{registry['domain']})" if registry["dns"] else ""
+    return f"registry http://{registry['http']}{names}"
+
+
+def _leader_line(control: dict[str, Any]) -> str:
+    standbys = ", ".join(control["standbys"]) or "nobody"
+    return f"led by {control['leader'] or 'nobody'}; standing by: {standbys}; store {control['store']}"
+
+
 def _rows(name: str, service: dict[str, Any]) -> list[list[str]]:
     rows = []
     for it in sorted(service["instances"], key=lambda i: (i["release"], i["id"])):
@@ -69,14 +80,14 @@ def _rows(name: str, service: dict[str, Any]) -> list[list[str]]:
     return rows or [[name, service["stable"], "-", "-", "no instance", "-", ""]]
 
 
+def _config_line(name: str, config: dict[str, Any]) -> str:
+    from gapless.cli.watch_stage import describe
+
+    stage = config["stage"]
+    return f"configuration of {name}: revision {config['revision']}{f'; staged: {describe(stage)}' if stage else ''}"
+
+
 def _rollout_line(rollout: dict[str, Any]) -> str:
     from gapless.cli.watch import describe
 
     return f"rollout {rollout['number']} of {describe(rollout)}"
-
-
-def _change_row(change: dict[str, Any]) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    at = datetime.fromtimestamp(change["at"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return {"number": change["number"], "at": at} | {k: change[k] for k in ("who", "what", "why", "ticket")}

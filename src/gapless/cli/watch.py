@@ -8,6 +8,8 @@ from typing import Any
 import typer
 
 from gapless.cli.client import ControlClient
+from gapless.cli.gates_view import standing
+from gapless.cli.outline import span
 from gapless.cli.output import emit, line, note
 from gapless.core.errors import ControlUnreachable, RolledBack
 from gapless.core.world import RealWorld
@@ -30,6 +32,25 @@ def watch_rollout(client: ControlClient, rollout: dict[str, Any], *, json: bool,
     if json:
         raise typer.Exit(RolledBack.exit_code)
     raise _rolled_back(last)
+
+
+def watch_all(client: ControlClient, rollouts: list[dict[str, Any]], *, json: bool, detach: bool) -> None:
+    """One after the other: those of a train end alike. With several, JSON is a list. Raises RolledBack."""
+    if len(rollouts) == 1:
+        watch_rollout(client, rollouts[0], json=json, detach=detach)
+        return
+    last = list(rollouts)
+    for place, rollout in enumerate(() if detach else rollouts):
+        for last[place] in _follow(client, rollout):
+            if not json:
+                line(describe(last[place]))
+    if json or detach:
+        emit(last if json else "\n".join(map(describe, last)), json)
+    back = next((each for each in last if each["state"] == "rolled back"), None)
+    if back and json:
+        raise typer.Exit(RolledBack.exit_code)
+    if back:
+        raise _rolled_back(back)
 
 
 def _follow(client: ControlClient, rollout: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,15 +87,29 @@ def _lines_across_restarts(client: ControlClient, path: str) -> Iterator[dict[st
 
 
 def describe(rollout: dict[str, Any]) -> str:
-    """One line for people."""
-    head = f"{rollout['service']} {rollout['before']} → {rollout['after']}: "
-    paused = " (paused)" if rollout["paused"] else ""
-    if rollout["state"] == "shifting":
-        return f"{head}{rollout['share']:.0%} of users{paused}"
+    """One line for people; also of what an older control plane tells."""
+    train = f" (train {rollout['train']})" if rollout.get("train") else ""
+    head = f"{rollout['service']} {rollout['before']} → {rollout['after']}{train}: "
     if rollout["state"] in ENDED or rollout["state"] == "finishing":
         outcome = "refused" if rollout["refused"] else rollout["state"]
-        return f"{head}{outcome}: {rollout['reason']}"
-    return f"{head}{rollout['state']}{paused}"
+        return f"{head}{outcome}: {rollout['reason']}{_kept(rollout)}"
+    paused = " (paused)" if rollout["paused"] else ""
+    waits = f", waits for {rollout['waiting']}" if rollout.get("waiting") and not paused else ""
+    if rollout["state"] == "shifting":
+        return f"{head}{_share(rollout['share'])} of users{paused}{waits}"
+    gates = f": {told}" if rollout["state"] == "starting" and (told := standing(rollout)) else ""
+    return f"{head}{rollout['state']}{paused}{gates or waits}"
+
+
+def _share(share: float) -> str:
+    return f"{share * 100:.4g}%"
+
+
+def _kept(rollout: dict[str, Any]) -> str:
+    moments = (("old pool kept for", "kept_until_at"), ("watched for", "bakes_until_at"))
+    now_at = RealWorld().time()
+    told = [f"{what} {span(rollout[key] - now_at)} more" for what, key in moments if rollout.get(key, 0.0) > now_at]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _rolled_back(rollout: dict[str, Any]) -> RolledBack:

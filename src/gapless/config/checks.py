@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from gapless.config.document import Document, Problem
+from gapless.config.overlaps import Placed, overlaps
+from gapless.config.settings.routes import RouteSettings, as_route
+from gapless.core.grpc_health import GRPC_HEALTH
+from gapless.core.model import Route
 
 
 def cross_check(document: Document, base: Path) -> list[Problem]:
@@ -17,8 +23,11 @@ def cross_check(document: Document, base: Path) -> list[Problem]:
     found: list[Problem] = []
     for name, service in services.items():
         found += _kind(document, name, service)
+        found += _grpc(document, name, service)
         found += _source(document, name, service, base)
-    return [*found, *_needs(document, services), *_routes(document, services)]
+        found += _mirror(document, name, service)
+    told = _told_of(document)
+    return [*found, *_needs(document, services), *_routes(document, services), *told]
 
 
 def _services(value: Any) -> dict[str, dict[str, Any]]:
@@ -37,12 +46,45 @@ def _kind(document: Document, name: str, service: Mapping[str, Any]) -> Iterator
         )
     if "command" in service and "workers" in service:
         yield document.problem(("services", name, "workers"), "only an app has workers; raise instances instead")
+    rollout = service.get("rollout")
+    judged_by = rollout.get("judged_by") if isinstance(rollout, dict) else None
+    if "command" in service and not service.get("routes") and judged_by == "requests":
+        what = "nobody counts the requests of a command without routes; write health, or give it routes"
+        yield document.problem(("services", name, "rollout", "judged_by"), what)
+
+
+def _grpc(document: Document, name: str, service: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is only there for HTTP."""
+    if service.get("protocol") != "grpc":
+        return
+    if service.get("ready", "") not in ("", GRPC_HEALTH):
+        what = f'a gRPC server is asked by its health service: write {GRPC_HEALTH}, or "" for an open port'
+        yield document.problem(("services", name, "ready"), what)
+    rollout = service.get("rollout")
+    if not isinstance(rollout, dict):
+        return
+    if rollout.get("mirror"):
+        yield document.problem(
+            ("services", name, "rollout", "mirror"), "only answers of HTTP are mirrored; leave it out"
+        )
+    for index, gate in enumerate(gates if isinstance(gates := rollout.get("gates"), list) else ()):
+        for kind in ("smoke", "contract"):
+            if isinstance(gate, dict) and kind in gate:
+                what = f"{kind} asks by HTTP, and this service speaks gRPC; write a gate by command"
+                yield document.problem(("services", name, "rollout", "gates", index, kind), what)
 
 
 def _source(document: Document, name: str, service: Mapping[str, Any], base: Path) -> Iterator[Problem]:
     source = service.get("source")
     if isinstance(source, str) and not os.path.exists(base / source):
         yield document.problem(("services", name, "source"), f"there is no {base / source} (relative to the file)")
+
+
+def _mirror(document: Document, name: str, service: Mapping[str, Any]) -> Iterator[Problem]:
+    rollout = service.get("rollout")
+    if isinstance(rollout, dict) and rollout.get("mirror") and not service.get("routes"):
+        what = "only the gateway mirrors requests, and it leads none to a service without routes"
+        yield document.problem(("services", name, "rollout", "mirror"), what)
 
 
 def _needs(document: Document, services: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
@@ -56,6 +98,26 @@ def _needs(document: Document, services: Mapping[str, Mapping[str, Any]]) -> Ite
     for cycle in _cycles(graph):
         way = " → ".join([*cycle, cycle[0]])
         yield document.problem(("services", cycle[0], "needs"), f"these wait for each other: {way}; leave one out")
+
+
+def _told_of(document: Document) -> Iterator[Problem]:
+    """Alert rules and routes of notices that speak of services which are not there."""
+    known = _all_names(document.value)
+    for path, names in [*_named(document.value, "alerts", "rules"), *_named(document.value, "notify", "routes")]:
+        for index, other in enumerate(names):
+            if other not in known:
+                what = f'there is no service "{other}"; there are: {", ".join(sorted(known)) or "none"}'
+                yield document.problem((*path, "services", index), what)
+
+
+def _named(value: Any, part: str, inner: str) -> Iterator[tuple[tuple[str | int, ...], list[str]]]:
+    """What each rule or route names as its services, and where that stands."""
+    found = value.get(part) if isinstance(value, dict) else None
+    each = found.get(inner) if isinstance(found, dict) else None
+    items = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else ()
+    for key, item in items:
+        if isinstance(item, dict):
+            yield (part, inner, key), _names(item.get("services"))
 
 
 def _names(value: Any) -> list[str]:
@@ -85,18 +147,23 @@ def _cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
 
 
 def _routes(document: Document, services: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    owners: dict[tuple[str, str], str] = {}
-    for name, service in services.items():
-        routes = service.get("routes")
-        for index, route in enumerate(routes if isinstance(routes, list) else []):
-            host, path = _route(route)
-            owner = owners.setdefault((host, path), f"{name}[{index}]")
-            if owner != f"{name}[{index}]":
-                what = f'"{path}" for host "{host}" already belongs to {owner.partition("[")[0]}'
-                yield document.problem(("services", name, "routes", index), what)
+    """Of those that are valid by themselves."""
+    placed = [
+        Placed(service=name, index=index, route=route, line=document.line(("services", name, "routes", index)))
+        for name, service in services.items()
+        for index, raw in enumerate(_items(service.get("routes")))
+        if (route := _route(raw))
+    ]
+    for found, what in overlaps(placed):
+        yield document.problem(("services", found.service, "routes", found.index), what)
 
 
-def _route(route: Any) -> tuple[str, str]:
-    if isinstance(route, dict):
-        return str(route.get("host", "*")).lower(), str(route.get("path", "/"))
-    return "*", str(route)
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _route(raw: Any) -> Route | None:
+    try:
+        return RouteSettings.model_validate(as_route(raw)).value()
+    except ValidationError:
+        return None

@@ -1,19 +1,27 @@
-"""pydantic's errors in the words of `gapless.yaml`: what is wrong, and what would be right."""
+"""pydantic's errors in our words: what is wrong, and what would be right. For `gapless.yaml` and any other model."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from gapless.config.base import Settings
+from pydantic import BaseModel
+
 from gapless.config.document import Document, Path, Problem
-from gapless.config.settings import FileSettings
+from gapless.config.types import is_model, reach
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+Worded = tuple[Path, str]
+
+
+def never(path: Path) -> bool:
+    """Nothing is hidden."""
+    return False
+
 
 _KINDS = {
     "int_parsing": "not a whole number",
@@ -22,6 +30,8 @@ _KINDS = {
     "float_parsing": "not a number",
     "float_type": "not a number",
     "string_type": "not plain text",
+    "bool_parsing": "neither true nor false",
+    "bool_type": "neither true nor false",
     "model_type": "not a mapping (key: value)",
     "dict_type": "not a mapping (key: value)",
     "tuple_type": "not a list",
@@ -35,28 +45,42 @@ _BOUNDS = {
 }
 
 
-def complaints(error: ValidationError, document: Document) -> Iterator[Problem]:
-    """One problem for each thing that pydantic found."""
+def complaints(
+    error: ValidationError, document: Document, kind: type[BaseModel], hidden: Callable[[Path], bool] = never
+) -> Iterator[Problem]:
+    """One problem for each thing that pydantic found in a document that should be a `kind`."""
+    for path, what in worded(error, kind, hidden):
+        yield document.problem(path, what)
+
+
+def worded(error: ValidationError, kind: type[BaseModel], hidden: Callable[[Path], bool] = never) -> Iterator[Worded]:
+    """Each thing that pydantic found: its path, and a sentence. What is `hidden` is not shown."""
     for detail in error.errors(include_url=False):
         path = tuple(part for part in detail["loc"] if part != "[key]")
-        yield document.problem(path, _what(detail, path))
+        yield path, _what(detail, path, kind, "a secret" if hidden(path) else "")
 
 
-def _what(detail: ErrorDetails, path: Path) -> str:
+def _what(detail: ErrorDetails, path: Path, model: type[BaseModel], instead: str) -> str:
     kind, value = detail["type"], detail["input"]
+    shown = instead or (_shown(value) if _is_plain(value) else "")
     if kind == "extra_forbidden":
-        return _unknown_key(path)
+        return _unknown_key(path, model)
     if kind == "missing":
         return "this key is missing"
     if kind == "too_short":
         return "is empty; name at least one"
     if kind in _BOUNDS:
         word, bound = _BOUNDS[kind]
-        return f"{value} must be {word} {detail['ctx'][bound]:g}"
+        return f"{instead or value} must be {word} {_number(detail['ctx'][bound])}"
     if kind in ("enum", "literal_error"):
-        return f"{_shown(value)} is none of {detail['ctx']['expected']}{_meant(str(value), detail['ctx']['expected'])}"
+        meant = "" if instead else _meant(str(value), detail["ctx"]["expected"])
+        return f"{shown or value} is none of {detail['ctx']['expected']}{meant}"
     what = _KINDS.get(kind) or detail["msg"].removeprefix("Value error, ")
-    return f"{_shown(value)}: {what}" if _is_plain(value) else what
+    return f"{shown}: {what}" if shown else what
+
+
+def _number(bound: Any) -> str:
+    return f"{bound:g}" if isinstance(bound, (int, float)) else str(bound)
 
 
 def _is_plain(value: Any) -> bool:
@@ -71,9 +95,10 @@ def _meant(written: str, expected: str) -> str:
     return _suggestion(written, expected.replace(" or ", ", ").replace("'", "").split(", "))
 
 
-def _unknown_key(path: Path) -> str:
-    known = known_keys(path[:-1])
-    return f"unknown key{_suggestion(str(path[-1]), known) or '; known here: ' + ', '.join(known)}"
+def _unknown_key(path: Path, model: type[BaseModel]) -> str:
+    known = known_keys(path[:-1], model)
+    near = _suggestion(str(path[-1]), known)
+    return f"unknown key{near or ('; known here: ' + ', '.join(known) if known else '')}"
 
 
 def _suggestion(written: str, known: list[str]) -> str:
@@ -81,26 +106,7 @@ def _suggestion(written: str, known: list[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def known_keys(path: Path) -> list[str]:
-    """The keys that the mapping at `path` may have."""
-    kind: Any = FileSettings
-    for part in path:
-        if isinstance(kind, type) and issubclass(kind, Settings):
-            kind = _optional(kind.model_fields[str(part)].annotation)
-        else:
-            kind = next(inner for inner in _flat(get_args(kind)) if issubclass(inner, Settings))
-    return list(kind.model_fields)
-
-
-def _optional(kind: Any) -> Any:
-    """The settings in `Settings | None`; anything else as it is."""
-    inner = list(_flat(get_args(kind)))
-    return inner[0] if NoneType in inner and issubclass(inner[0], Settings) else kind
-
-
-def _flat(kinds: tuple[Any, ...]) -> Iterator[type]:
-    for kind in kinds:
-        if isinstance(kind, type):
-            yield kind
-        else:
-            yield from _flat(get_args(kind)[:1])
+def known_keys(path: Path, kind: Any) -> list[str]:
+    """The keys that the mapping at `path` of a `kind` may have; empty where any key may be."""
+    found = [each for each in reach(kind, path) if is_model(each)]
+    return [field.alias or name for name, field in found[0].model_fields.items()] if found else []

@@ -16,6 +16,7 @@ from gapless.core.protect import BreakerRule, LimitRule, Protect, RateRule
 
 _RATE = re.compile(r"(\d+)\s*/\s*(\d*\s*(?:ms|s|m|min|h))")
 _COUNT = re.compile(r"\d+")
+REDIS_URL = r"^(redis|rediss|unix)://.+$"
 _BREAKER = BreakerRule()
 _LIMIT = LimitRule(max=1)
 
@@ -68,9 +69,34 @@ class RateSettings(Settings):
         Field(description="`all` together; each `user` (`x-user-id`, without one its address); each `address`."),
     ] = "all"
 
+    shared: Annotated[
+        Annotated[str, Field(pattern=REDIS_URL)] | None,
+        Field(
+            description="A Redis on which all workers and instances count together; `${NAME}` in it is taken from their"
+            " environment. Left out: each worker counts for itself.",
+            examples=["redis://127.0.0.1:6379/0", "redis://:${REDIS_PASSWORD}@cache:6379/0"],
+        ),
+    ] = None
+    leased: Annotated[
+        bool, Field(description="Count in the background: no round trip to `shared` for each request.")
+    ] = False
+
     def value(self) -> RateRule:
         requests, per_s = self.limit
-        return RateRule(limit=requests, per_s=per_s, burst=self.burst or 0, by="" if self.by == "all" else self.by)
+        return RateRule(
+            limit=requests,
+            per_s=per_s,
+            burst=self.burst or 0,
+            by="" if self.by == "all" else self.by,
+            shared=self.shared or "",
+            leased=self.leased,
+        )
+
+    @model_validator(mode="after")
+    def _lease_is_of_something(self) -> RateSettings:
+        if self.leased and not self.shared:
+            raise ValueError("`leased` needs `shared`, the Redis to lease from")
+        return self
 
 
 class LimitSettings(Settings):

@@ -29,7 +29,7 @@ def fraction(value: Any) -> float:
         raise ValueError('not a share; write it with the sign, for instance "5%"')
     if float(found[1]) > 100:
         raise ValueError("more than 100%")
-    return float(found[1]) / 100
+    return round(float(found[1]) / 100, 12)  # 99.9% is 0.999
 
 
 def buckets(value: Any) -> int:
@@ -43,7 +43,8 @@ def buckets(value: Any) -> int:
 _DURATION_SCHEMA = WithJsonSchema(
     {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h)?$"}, {"type": "number", "minimum": 0}]}
 )
-_SHARE_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"})
+SHARE_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"}
+_SHARE_SCHEMA = WithJsonSchema(SHARE_SCHEMA)
 
 Duration = Annotated[float, BeforeValidator(seconds), _DURATION_SCHEMA]
 PositiveDuration = Annotated[float, BeforeValidator(seconds), Field(gt=0), _DURATION_SCHEMA]

@@ -7,17 +7,17 @@ that was acknowledged survives kill -9, and one that failed has changed nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gapless.control.records import AMEND_TRIES, Records
-from gapless.core.errors import Busy, Conflict, InvalidTransition, ReleaseError, UnknownName
-from gapless.core.events import ChangeRecorded, Events, RolloutChanged
-from gapless.core.model import BUCKETS, Change, Phase, Pool, Release, Rollout, RolloutState, Service, Split
+from gapless.control.records import Records, persist
+from gapless.core.errors import Busy, InvalidTransition, ReleaseError, UnknownName
+from gapless.core.events import ChangeRecorded, Events
+from gapless.core.model import Change, Phase, Pool, Release, Rollout, RolloutState, Service, Split
 from gapless.core.ports import Fleet, World
-from gapless.rollout.commands import steer
+from gapless.rollout.bake import kept
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ class Author:
     who: str
     why: str = ""
     ticket: str = ""
+    undoes: int = 0
+    """The number of the change that is taken back by this; 0: none."""
 
 
 class Commands:
@@ -42,125 +44,64 @@ class Commands:
         self._fleet = fleet
         self._world = world
         self._events = events
-        self._making = asyncio.Lock()
+        self.making = asyncio.Lock()
         """Held from the making of a snapshot until a record names it."""
-
-    async def admit(self, service: Service, author: Author) -> None:
-        """Take a service's definition from gapless.yaml. A new one gets its first release, made of its source; a known
-        one keeps its releases: code and settings change by `deploy` only, capacity and routes at once."""
-        known = self._records.service(service.name)
-        if known and self._records.split(service.name):
-            wanted = merged(known, service)
-            if wanted != known:
-                await self._resize(wanted, author, f"definition of {service.name} changed in gapless.yaml")
-            return
-        async with self._making:
-            await self._enter(service, author)
-
-    async def _enter(self, service: Service, author: Author) -> None:
-        release = await self._make(service, Path(service.source), "", {})
-        split = Split(service=service.name, stable=release.version, weights=((release.version, BUCKETS),))
-        pool = Pool(service=service.name, sizes={release.version: service.instances})
-
-        async def write() -> None:
-            change = self._change(author, f"{service.name} enters with release {release.version}", service.name)
-            await self._commit(change, service, release, split, pool)
-
-        await _persist(write)
-
-    async def dismiss(self, service: Service, author: Author) -> None:
-        """A service that is no longer in gapless.yaml: no routes, no instances; its record goes when they are gone."""
-        pool, split = self._records.pool(service.name), self._records.split(service.name)
-        if pool and pool.sizes:
-            change = self._change(author, f"{service.name} leaves: it is no longer in gapless.yaml", service.name)
-            ended = self._cut_short(service.name, change.what)
-            await self._commit(change, replace(pool, sizes={}), *ended, delete=[split] if split else [])
-        elif not [i for i in self._records.instances(service.name) if i.phase is not Phase.STOPPED]:
-            await self._records.write(delete=[service, *self._records.instances(service.name)])
-
-    async def deploy(
-        self, name: str, source: Path | None, version: str, env: Mapping[str, str], author: Author
-    ) -> Rollout:
-        """Begin to move a service to a new release. Raises UnknownName, Busy, ReleaseError; then nothing changes."""
-        service = self._service(name)
-        self._refuse_when_busy(name)
-        async with self._making:
-            release = self._records.release(name, version) if version and not source else None
-            release = release or await self._make(service, source or Path(service.source), version, env)
-
-            async def write() -> Rollout:
-                return await self._begin(service, release, author, f"deploy {name} {release.version}")
-
-            return await _persist(write)
-
-    async def rollback(self, name: str, author: Author) -> Rollout:
-        """Undo: end the rollout under way, or move back to the release before the last one."""
-        service, active = self._service(name), self._active(name)
-        if active:
-            return await self.steer(name, "abort", author)
-        done = [r for r in self._records.rollouts(name) if r.state is RolloutState.PROMOTED]
-        split = self._split(name)
-        back = next((r.before for r in reversed(done) if r.after == split.stable and r.before != r.after), "")
-        release = self._records.release(name, back)
-        if release is None:
-            raise UnknownName(
-                f"{name} has no release before {split.stable}", "Deploy the one you want: `gapless deploy`."
-            )
-        at_once = replace(service, rollout=replace(service.rollout, steps=(BUCKETS,), hold_s=0.0, min_samples=0))
-
-        async def write() -> Rollout:
-            return await self._begin(at_once, release, author, f"roll {name} back to {back}")
-
-        return await _persist(write)
-
-    async def steer(self, name: str, verb: str, author: Author) -> Rollout:
-        """`pause`, `resume`, `abort` or `promote` the rollout under way. Raises UnknownName when there is none, and
-        InvalidTransition."""
-        self._service(name)
-        rollout = self._active(name)
-        if rollout is None:
-            raise UnknownName(f"no rollout of {name} is under way", "See `gapless rollout` for those that have ended.")
-
-        async def write() -> Rollout:
-            now = self._active(name) or rollout
-            steered = steer(now, verb, author.why or f"{verb} by {author.who}", self._world.time())
-            what = f"{verb} rollout {now.number} of {name} ({now.before} → {now.after})"
-            await self._commit(self._change(author, what, name), steered)
-            return steered
-
-        steered = await _persist(write)
-        self._events(RolloutChanged(rollout=steered))
-        return steered
 
     async def scale(self, name: str, instances: int, author: Author) -> Service:
         """Change a service's capacity. Raises Busy during a rollout, which plans with the present one."""
-        service = self._service(name)
+        service = self.known(name)
         if instances < 1:
             raise InvalidTransition(f"{name} cannot have {instances} instances", "Ask for 1 or more.")
-        self._refuse_when_busy(name)
+        self.refuse_when_busy(name)
         declared = service.declared or service.instances
         scaled = replace(service, instances=instances, declared=0 if instances == declared else declared)
         await self._resize(scaled, author, f"scale {name} from {service.instances} to {instances} instances")
         return scaled
 
+    async def redefine(self, service: Service, author: Author, what: str) -> None:
+        """Change a service's definition by hand. Raises Busy."""
+        self.refuse_when_busy(service.name)
+        await self._resize(service, author, what)
+
     async def reload(self, name: str, author: Author) -> list[str]:
         """Hot restart every instance in place, one after the other. Raises ReloadRefused at the first that refuses."""
-        self._service(name)
+        self.known(name)
         ready = [i for i in self._records.instances(name) if i.phase in (Phase.READY, Phase.UNREADY)]
         if not ready:
             raise UnknownName(f"{name} has no running instance to reload", f"See `gapless status {name}`.")
         told = [f"{instance.id}: {await self._fleet.reload(instance)}" for instance in ready]
 
         async def write() -> None:
-            await self._commit(self._change(author, f"hot restart of {len(ready)} instances of {name}", name))
+            await self.commit(self.change(author, f"hot restart of {len(ready)} instances of {name}", name))
 
-        await _persist(write)
+        await persist(write)
         return told
 
     async def tidy(self) -> None:
-        """Remove the snapshots that nobody will go back to. Their records stay: they tell what a version was."""
-        async with self._making:
+        """Remove the snapshots that nobody will go back to, and services that have left. Records of releases stay: they
+        tell what a version was."""
+        await self.forget()
+        async with self.making:
             await self._fleet.prune({digest for s in self._records.services() for digest in self._kept(s.name)})
+
+    async def welcome(self) -> None:
+        """A new service gets its requests as soon as an instance can answer them."""
+        for service in self._records.services():
+            split = self._records.split(service.name)
+            ready = any(each.phase is Phase.READY for each in self._records.instances(service.name))
+            if split and not split.entered and ready:
+                await self._records.amend(split, lambda now: replace(now, entered=True))
+
+    async def forget(self) -> None:
+        """Services that have left, and so have no split: first their instances go, then their records."""
+        for service in self._records.services():
+            pool, instances = self._records.pool(service.name), self._records.instances(service.name)
+            if self._records.split(service.name) is not None:
+                continue
+            if pool and pool.sizes:
+                await self._records.write(replace(pool, sizes={}))
+            elif all(each.phase is Phase.STOPPED for each in instances):
+                await self._records.write(delete=[service, *instances])
 
     def _kept(self, name: str) -> set[str]:
         recent = self._records.rollouts(name)[-RELEASES_KEPT:]
@@ -170,26 +111,32 @@ class Commands:
         versions |= {split.stable} if split else set()
         return {release.digest for v in versions if (release := self._records.release(name, v))}
 
-    def _service(self, name: str) -> Service:
+    def known(self, name: str) -> Service:
+        """Raises UnknownName."""
         service = self._records.service(name)
         if service is None:
             names = ", ".join(s.name for s in self._records.services()) or "none"
             raise UnknownName(f"there is no service {name!r}", f"The services are: {names}.")
         return service
 
-    def _split(self, name: str) -> Split:
+    def split(self, name: str) -> Split:
         split = self._records.split(name)
         if split is None:
             raise UnknownName(f"{name} has no release yet", "Its first one is being made; try again in a moment.")
         return split
 
-    def _active(self, name: str) -> Rollout | None:
+    def active(self, name: str) -> Rollout | None:
         newest = self._records.rollout(name)
         return newest if newest and not newest.state.ended else None
 
-    def _cut_short(self, name: str, reason: str) -> list[Rollout]:
+    def _moving(self, name: str) -> Rollout | None:
+        """The rollout under way, once it has begun."""
+        active = self.active(name)
+        return active if active and active.state is not RolloutState.SCHEDULED else None
+
+    def cut_short(self, name: str, reason: str) -> list[Rollout]:
         """The rollout under way, ended where it stands: its service is no more."""
-        active, now_at = self._active(name), self._world.time()
+        active, now_at = self.active(name), self._world.time()
         if active is None:
             return []
         return [
@@ -203,15 +150,21 @@ class Commands:
             )
         ]
 
-    def _refuse_when_busy(self, name: str) -> None:
-        active = self._active(name)
+    def refuse_when_busy(self, name: str, *, scheduled: bool = False) -> None:
+        """One change of a service at a time. Raises Busy. `scheduled`: a rollout whose time has not come counts."""
+        active = self.active(name) if scheduled else self._moving(name)
         if active:
             raise Busy(
                 f"rollout {active.number} of {name} ({active.before} → {active.after}) is under way",
                 f"Wait for its end, or `gapless rollback {name}`.",
             )
+        if stage := self._records.config(name).staging:
+            raise Busy(
+                f"revision {stage.number} of {name}'s configuration is being tried by {', '.join(stage.members[:3])}",
+                f"Wait for its end, or `gapless config rollback {name}`.",
+            )
 
-    async def _make(self, service: Service, source: Path, version: str, env: Mapping[str, str]) -> Release:
+    async def make(self, service: Service, source: Path, version: str, env: Mapping[str, str]) -> Release:
         made = await self._fleet.snapshot(service, source, version, {**service.env, **env})
         release = replace(made, version=version or f"r-{made.digest[:7]}", created_at=self._world.time())
         known = self._records.release(service.name, release.version)
@@ -222,37 +175,27 @@ class Commands:
             )
         return known or release
 
-    async def _begin(self, service: Service, release: Release, author: Author, what: str) -> Rollout:
-        name = service.name
-        self._refuse_when_busy(name)
-        split, newest = self._split(name), self._records.rollout(name)
-        if release.version == split.stable:
-            raise ReleaseError(f"{release.version} is already the stable release of {name}", "Choose another one.")
-        rollout = Rollout(
-            number=newest.number + 1 if newest else 1,
-            service=name,
-            before=split.stable,
-            after=release.version,
-            policy=service.rollout,
-            instances=service.instances,
-            started_at=self._world.time(),
-            since_at=self._world.time(),
-        )
-        await self._commit(self._change(author, what, name), release, rollout)
-        self._events(RolloutChanged(rollout=rollout))
-        return rollout
-
     async def _resize(self, service: Service, author: Author, what: str) -> None:
         async def write() -> None:
-            pool, split = self._records.pool(service.name), self._split(service.name)
-            active = self._active(service.name)
-            sizes = dict(pool.sizes) if pool and active else {split.stable: service.instances}
-            change = self._change(author, what, service.name)
-            await self._commit(change, service, Pool(service=service.name, sizes=sizes))
+            await self.commit(self.change(author, what, service.name), service, self.sized(service))
 
-        await _persist(write)
+        await persist(write)
 
-    def _change(self, author: Author, what: str, service: str) -> Change:
+    def sized(self, service: Service) -> Pool:
+        """The instances that a definition asks for; a rollout under way has planned with those it found."""
+        pool, split = self._records.pool(service.name), self.split(service.name)
+        if pool and self._moving(service.name):
+            return pool
+        sizes = {**self._kept_pool(service.name, pool), split.stable: service.instances}
+        return Pool(service=service.name, sizes=sizes)
+
+    def _kept_pool(self, name: str, pool: Pool | None) -> dict[str, int]:
+        """The old release's instances that stay for a return."""
+        newest = self._records.rollout(name)
+        instances = kept(newest, pool) if newest else 0
+        return {newest.before: instances} if newest and instances else {}
+
+    def change(self, author: Author, what: str, service: str) -> Change:
         return Change(
             number=self._records.next_change(),
             at=self._world.time(),
@@ -261,26 +204,9 @@ class Commands:
             service=service,
             why=author.why,
             ticket=author.ticket,
+            undoes=author.undoes,
         )
 
-    async def _commit(self, change: Change, *values: Any, delete: list[Any] | None = None) -> None:
+    async def commit(self, change: Change, *values: Any, delete: list[Any] | None = None) -> None:
         await self._records.write(change, *values, delete=delete or ())
         self._events(ChangeRecorded(change=change))
-
-
-def merged(known: Service, service: Service) -> Service:
-    """The definition of gapless.yaml with the capacity that `scale` has set, unless the file now asks for another one:
-    a control plane that is started again must not take instances away."""
-    if not known.declared or service.instances != known.declared:
-        return service
-    return replace(service, instances=known.instances, declared=known.declared)
-
-
-async def _persist(write: Callable[[], Awaitable[T]]) -> T:
-    """Decide and write again when another change took the number first."""
-    for _ in range(AMEND_TRIES - 1):
-        try:
-            return await write()
-        except Conflict:
-            continue
-    return await write()

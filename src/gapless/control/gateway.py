@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from gapless.core.ports import Metrics, Traffic
+from gapless.observe.metrics import Sample
+from gapless.observe.trace.spans import Span
 
 
 class Gateway(Traffic, Metrics, Protocol):
@@ -20,8 +23,24 @@ class Gateway(Traffic, Metrics, Protocol):
         """It runs and obeys the newest table."""
         ...
 
+    def samples(self) -> list[Sample]:
+        """What it has counted since this control plane listens to it."""
+        ...
+
+    def spans(self) -> list[Span]:
+        """Its part of the requests that are recorded, since the last time."""
+        ...
+
     async def start(self) -> None:
         """Start it, or adopt the one that an earlier control plane left. Raises GatewayMissing, PortTaken."""
+        ...
+
+    async def renew(self, binary: Path | None = None) -> None:
+        """Hot restart, with another binary if one is given. Raises GaplessError; then it goes on as it is."""
+        ...
+
+    async def details(self) -> dict[str, Any]:
+        """What runs, as plain data: `pid`, `version`, `epoch`, `leaving`, …"""
         ...
 
     async def adopt(self) -> None:

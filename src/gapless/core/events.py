@@ -5,42 +5,42 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gapless.core.model import Change, Instance, Rollout
+from gapless.core.value import Value
+
+if TYPE_CHECKING:
+    from gapless.core.model import Change, Instance, Rollout
+
 
 _log = logging.getLogger("gapless.events")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceChanged:
+class InstanceChanged(Value):
     """An instance entered another phase."""
 
     instance: Instance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutChanged:
+class RolloutChanged(Value):
     """A rollout moved, was paused or ended."""
 
     rollout: Rollout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeRecorded:
+class ChangeRecorded(Value):
     """Something was written into the change log."""
 
     change: Change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayRefused:
+class GatewayRefused(Value):
     """The data plane refused a table; `text` is its own."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayStarted:
+class GatewayStarted(Value):
     """The data plane's process was started, or started again; `adopted`: an earlier control plane had started it."""
 
     pid: int
@@ -48,8 +48,14 @@ class GatewayStarted:
     adopted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageEnded:
+class CertificatesChanged(Value):
+    """New files for the gateway's certificates were taken, or (not `ok`) refused: then the old ones serve on."""
+
+    text: str
+    ok: bool = True
+
+
+class StageEnded(Value):
     """A stage of an instance's start or drain ended; `ok` is False when it ran into its limit or failed."""
 
     name: str
@@ -58,8 +64,7 @@ class StageEnded:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerChanged:
+class WorkerChanged(Value):
     """A server's worker started, became ready, was retired or died."""
 
     pid: int
@@ -68,7 +73,16 @@ class WorkerChanged:
     detail: str = ""
 
 
-Event = InstanceChanged | RolloutChanged | ChangeRecorded | GatewayRefused | GatewayStarted | StageEnded | WorkerChanged
+Event = (
+    InstanceChanged
+    | RolloutChanged
+    | ChangeRecorded
+    | GatewayRefused
+    | GatewayStarted
+    | CertificatesChanged
+    | StageEnded
+    | WorkerChanged
+)
 
 
 @dataclass(slots=True)

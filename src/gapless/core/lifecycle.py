@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gapless.core.errors import InvalidTransition
-from gapless.core.model import Instance, Phase
+from gapless.core.phase import Phase
+
+if TYPE_CHECKING:
+    from gapless.core.model import Instance
 
 MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.STARTING: frozenset({Phase.READY, Phase.DRAINING, Phase.STOPPED}),

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from gapless.core.events import Event
@@ -155,6 +155,15 @@ class Fleet(Protocol):
         """What it has answered since it began, by its own count; None when it does not tell."""
         ...
 
+    async def scrape(self, instance: Instance) -> str:
+        """Its metrics, as OpenMetrics text; empty when it does not tell."""
+        ...
+
+    async def spans(self, instance: Instance, after: int) -> Mapping[str, Any]:
+        """The spans that have ended since the number `after`, as `{"last": number, "spans": […]}`; empty when it has
+        none."""
+        ...
+
     async def list(self) -> Sequence[Running]:
         """Everything that runs or has ended since it was last forgotten, also what an earlier control plane started."""
         ...
@@ -194,6 +203,60 @@ class Metrics(Protocol):
     """What releases answered, as seen from in front of them."""
 
     async def window(self, service: str, release: str, since_at: float, until_at: float) -> Window: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A question to the recorded metrics, in terms that the embedded recorder and PromQL can both answer.
+
+    What an instance counts carries the labels `service`, `release` and `instance` besides its own.
+    """
+
+    metric: str
+    """As scraped: a counter with its `_total`, a histogram without suffix."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Labels that must have these values; "" is for a label that is not there."""
+    by: tuple[str, ...] = ()
+    """One series for each combination of these labels; (): one of everything together."""
+    of: Literal["value", "max", "rate", "increase", "quantile", "mean"] = "value"
+    """`value` and `max`: the sum, or the largest, of the last values of what is put together. `rate` per second and
+    `increase`: of counters, and of a histogram's count (any name that does not end in `_total`). `quantile` and `mean`:
+    of histograms, in their unit."""
+    q: float = 0.99
+    over_s: float = 60.0
+    """What rate, increase, quantile and mean look back on, and how old a last value may be. Where less is recorded,
+    for instance because it is long ago, as far back as is needed for an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Points (seconds since the epoch, value), oldest first. What was not recorded is left out, and is not 0. `labels`
+    are those asked for by `Selection.by`, without those that are not there."""
+
+    labels: Mapping[str, str]
+    points: tuple[tuple[float, float], ...]
+
+
+class Signals(Protocol):
+    """The metrics of the last hours, of all services: recorded by us, or by a Prometheus."""
+
+    async def series(self, selection: Selection, since_at: float, until_at: float, step_s: float) -> Sequence[Series]:
+        """Points at `since_at`, then every `step_s` until `until_at`, by labels. Nothing recorded: no series. Raises
+        SignalsUnavailable."""
+        ...
+
+    async def latest(self, selection: Selection, at: float | None = None) -> Sequence[Series]:
+        """One point each: now, or at a moment. Raises SignalsUnavailable."""
+        ...
+
+
+class Queries(Protocol):
+    """Whoever evaluates PromQL."""
+
+    async def instant(self, query: str) -> float | None:
+        """The one value of an expression now; None when it has none, or is not a number. Raises SignalsUnavailable,
+        also when there are several."""
+        ...
 
 
 class Hook(Protocol):

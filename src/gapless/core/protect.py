@@ -17,6 +17,10 @@ class RateRule:
     burst: int = 0
     by: str = ""
     """Whom it counts: "" everybody together, "user" each `x-user-id` (without one: its address), "address" each."""
+    shared: str = ""
+    """The Redis on which all workers and instances count together, as a URL; empty: each worker counts for itself."""
+    leased: bool = False
+    """Whether they count in the background there, without a round trip for each request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ChildProcess:
@@ -39,7 +41,12 @@ class RealWorld:
     # The functions themselves, without a method around them: guards read the clock several times for each call.
     now = staticmethod(time.monotonic)
     time = staticmethod(time.time)
-    random = staticmethod(random.random)  # jitter and sampling, not secrets
+
+    @cached_property
+    def random(self) -> Callable[[], float]:
+        from random import random  # not secrets, but jitter and sampling: few need any of it at once
+
+        return random
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -48,7 +55,9 @@ class RealWorld:
         time.sleep(seconds)
 
     def token(self) -> str:
-        return secrets.token_hex(4)
+        from secrets import token_hex
+
+        return token_hex(4)
 
     def free_port(self, host: str) -> int:
         with socket.socket() as probe:

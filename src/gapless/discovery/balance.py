@@ -1,141 +1,93 @@
-"""Which instance to ask: a pure pick over what a caller has seen of each.
+"""Which instance to ask: a pure pick over a frozen view of what a caller has seen of each.
 
-Power of two choices on peak EWMA (Finagle's; it won our simulation of mixed speeds and stragglers): of two candidates
-drawn at random, the one with the lower `latency · (in flight + 1)` is asked. Latency jumps up to each new peak at once
-and decays with `TAU_S`, so that a slow instance is noticed by its first slow answer.
-
-A fast failure looks like a fast answer. So an error weighs like `PENALTY_S` of latency, by its share of recent time; an
-instance that refuses or resets, or fails `FAILURES_TO_EJECT` times in a row, is left out until a single probing request
-is due, each time twice as late. When more than `PANIC_SHARE` of them are failing the fault is hardly theirs, and asking
-the few others would break these too: then only those that nobody can reach are left out.
+Whatever the rule, first come those that may be asked at all. Ejected ones are left out until their probe is due. When
+more than `PANIC_SHARE` of them are failing the fault is hardly theirs, and asking the few others would break these too:
+then only those that nobody can reach are left out. The rules (`discovery.balancers`) pick among the rest.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-TAU_S = 10.0
-"""Memory of latency and errors: long beside one request, short beside a deploy."""
-PENALTY_S = 1.0
-"""Latency that an error counts for: slower than any healthy answer."""
-SLOW_START_S = 10.0
-SLOW_START_LEAST = 0.1
-"""A new instance (cold caches, unfilled pools) starts with a tenth of its share and has all of it after ten seconds."""
-FAILURES_TO_EJECT = 3
-"""One error may be the request's own fault; three in a row are not."""
-PROBATION_S = 0.25
-PROBATION_MOST_S = TAU_S
-"""An ejected instance gets one request after so long, twice as long after each further failure."""
+import msgspec
+
+from gapless.discovery.load import Load, due
+
 PANIC_SHARE = 0.5
+PROBE_SHARE = 0.05
+"""Of ten requests a second, five are probes within tau, if so many are due; and one in twenty is the most that they
+cost."""
 
 
-class Outcome(StrEnum):
-    """How a request to an instance ended, as its caller saw it."""
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a pick depends on. Sequences have an entry per instance; empty ones stand for equal weights, no names,
+    no zones. `one`, `other` and `third` are dice in [0, 1)."""
 
-    ANSWERED = "answered"
-    FAILED = "failed"
-    """A 5xx answer, or none in time."""
-    RESET = "reset"
-    """The connection broke before the answer was complete: whoever it was is probably dead."""
-    REFUSED = "refused"
-    """Nobody was there."""
-    ABANDONED = "abandoned"
-    """The caller gave up; it says nothing about the instance."""
+    loads: Sequence[Load]
+    now: float
+    one: float = 0.0
+    other: float = 0.0
+    third: float = 0.0
+    turn: int = 0
+    """How many picks this caller made before."""
+    weights: Sequence[float] = ()
+    """Relative capacities, all above 0."""
+    names: Sequence[bytes] = ()
+    """What is hashed: stable over restarts of the caller."""
+    zones: Sequence[str] = ()
+    zone: str = ""
+    """The caller's own."""
+    by_zone: tuple[Sequence[int], Sequence[int]] | None = None
+    """Of all instances, those in the caller's zone and the others, where that was worked out beforehand."""
+    key: str = ""
+    """What the request belongs to, for affinity."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a caller has seen of one instance. Moments are on `World.now()`'s clock."""
-
-    since: float
-    """When it was first seen, or came back: slow start counts from here."""
-    in_flight: int = 0
-    latency_s: float = 0.0
-    errors: float = 0.0
-    """Share of recent time that was spent failing, 0…1."""
-    at: float = 0.0
-    """When `latency_s` and `errors` were last brought up to date."""
-    failures: int = 0
-    """In a row; `FAILURES_TO_EJECT` and more: ejected."""
-    refused: bool = False
-    tried: float = -math.inf
-    """When it was last asked."""
-
-    @property
-    def ejected(self) -> bool:
-        return self.failures >= FAILURES_TO_EJECT
+    def weight(self, index: int) -> float:
+        return self.weights[index] if self.weights else 1.0
 
 
-def fresh(now: float) -> Load:
-    """An instance that is seen for the first time."""
-    return Load(since=now, at=now)
+class Standing(NamedTuple):
+    """Indexes of those that may be asked, and among them those that were ejected and whose probe is due."""
+
+    among: Sequence[int]
+    probes: Sequence[int]
 
 
-def begun(load: Load, now: float) -> Load:
-    """The load once a request has been given to it."""
-    return replace(load, in_flight=load.in_flight + 1, tried=now)
+Rule = Callable[[View, Sequence[int]], int]
+"""Picks one of the given indexes, of which there are at least two."""
 
 
-def ended(load: Load, now: float, took_s: float, outcome: Outcome) -> Load:
-    """The load once a request has ended after `took_s`."""
-    load = replace(load, in_flight=max(load.in_flight - 1, 0))
-    if outcome is Outcome.ABANDONED:
-        return load
-    keep = math.exp(-max(now - load.at, 0.0) / TAU_S)
-    answered = outcome is Outcome.ANSWERED
-    errors = load.errors * keep + (0.0 if answered else 1.0 - keep)
-    if answered:
-        latency = max(took_s, load.latency_s * keep + took_s * (1.0 - keep))
-        since = now if load.ejected else load.since
-        return replace(load, latency_s=latency, errors=errors, at=now, failures=0, refused=False, since=since)
-    at_once = outcome in (Outcome.REFUSED, Outcome.RESET)
-    failures = max(load.failures + 1, FAILURES_TO_EJECT if at_once else 0)
-    return replace(load, errors=errors, at=now, failures=failures, refused=outcome is Outcome.REFUSED)
+def choose(view: View, rule: Rule, standing: Standing | None = None) -> int:
+    """The index of the instance to ask. `standing` is who may be asked, when that is known. Raises ValueError when
+    there is nobody.
+
+    A share of the picks goes to those whose probe is due, whatever the rule: among a thousand it would hardly ever come
+    upon one of them, and only real requests can tell that it has recovered."""
+    if not view.loads:
+        raise ValueError("nobody to pick from")
+    among, probes = standing or standing_of(view.loads, view.now)
+    if len(among) == 1:
+        return among[0]
+    if probes and view.third < PROBE_SHARE:
+        return probes[int(view.third / PROBE_SHARE * len(probes))]
+    return rule(view, among)
 
 
-def probation_s(load: Load) -> float:
-    """Seconds since it was last asked after which an ejected instance gets a probing request."""
-    return min(PROBATION_S * 2.0 ** min(load.failures - FAILURES_TO_EJECT, 10), PROBATION_MOST_S)
+def standing_of(loads: Sequence[Load], now: float) -> Standing:
+    among = candidates(loads, now)
+    return Standing(among, [index for index in among if loads[index].ejected and due(loads[index], now)])
 
 
-def due(load: Load, now: float) -> bool:
-    """May an ejected instance be probed? One request at a time."""
-    return load.in_flight == 0 and now - load.tried >= probation_s(load)
-
-
-def cost(load: Load, now: float) -> float:
-    """What asking it costs: expected seconds, its queue included, higher while it is new."""
-    keep = math.exp(-max(now - load.at, 0.0) / TAU_S)
-    expected = (load.latency_s + PENALTY_S * load.errors) * keep
-    if load.in_flight and not load.latency_s:
-        expected = PENALTY_S  # nothing is known yet: one request is enough to find out
-    age = (now - load.since) / SLOW_START_S
-    return (expected + 1e-6) * (load.in_flight + 1) / min(max(age, SLOW_START_LEAST), 1.0)
-
-
-def candidates(loads: Sequence[Load], now: float) -> list[int]:
+def candidates(loads: Sequence[Load], now: float) -> Sequence[int]:
     """Indexes of those that may be asked; all of them when nobody seems reachable."""
     fit = [i for i, load in enumerate(loads) if not load.ejected or due(load, now)]
-    if len(fit) >= (1.0 - PANIC_SHARE) * len(loads):
+    if enough(len(fit), len(loads)):
         return fit
     reachable = [i for i, load in enumerate(loads) if not load.refused or due(load, now)]
     return reachable or list(range(len(loads)))
 
 
-def pick(loads: Sequence[Load], now: float, one: float, other: float) -> int:
-    """The index of the instance to ask. `one` and `other` are dice in [0, 1). Raises ValueError when there is none."""
-    if not loads:
-        raise ValueError("nobody to pick from")
-    among = candidates(loads, now)
-    first = int(one * len(among))
-    if len(among) == 1:
-        return among[first]
-    second = int(other * (len(among) - 1))
-    pair = among[first], among[second + (second >= first)]
-    for i in pair:
-        if loads[i].ejected and due(loads[i], now):
-            return i  # its probe: only real requests can tell that it has recovered
-    return min(pair, key=lambda i: cost(loads[i], now))
+def enough(fit: int, of: int) -> bool:
+    """Are so many left that the others are to blame?"""
+    return fit >= (1.0 - PANIC_SHARE) * of

@@ -15,9 +15,10 @@ class Answer:
     text: str
 
 
-async def get(socket: Path, target: str, limit_s: float) -> Answer:
+async def get(socket: Path, target: str, limit_s: float, accept: str = "*/*") -> Answer:
     """As `post`."""
-    return await _ask(socket, f"GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n", limit_s)
+    head = f"GET {target} HTTP/1.1\r\nhost: admin\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    return await _ask(socket, head, limit_s)
 
 
 async def post(socket: Path, target: str, limit_s: float) -> Answer:

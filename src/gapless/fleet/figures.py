@@ -5,10 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from gapless.core.model import HISTOGRAM_BOUNDS_S, Window
+from gapless.observe.metrics import Meter
+from gapless.observe.process import ProcessMetrics
 
 REQUESTS = "gapless_requests"
 DURATIONS = "gapless_request_duration_seconds"
-FAILED = "5xx"
+FAILED = frozenset({"5xx", "UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED"})
+"""Of HTTP and of gRPC; the other codes are answers."""
 
 
 def figures(text: str) -> Window:
@@ -22,11 +25,20 @@ def figures(text: str) -> Window:
         for sample in family.samples:
             if sample.name == f"{REQUESTS}_total":
                 requests += int(sample.value)
-                errors += int(sample.value) if sample.labels["status"] == FAILED else 0
+                errors += int(sample.value) if sample.labels["status"] in FAILED else 0
             elif sample.name == f"{DURATIONS}_bucket":
                 bound = float(sample.labels["le"])
                 below[bound] = below.get(bound, 0) + int(sample.value)
     return Window(requests=requests, errors=errors, latency=_rebinned(below))
+
+
+def process_text(pid: int) -> str:
+    """What a process takes, as OpenMetrics text; empty when it has ended."""
+    from gapless.service.admin import render
+
+    meter = Meter()
+    ProcessMetrics(meter).read(pid)
+    return render(meter.samples(), open_metrics=True).decode()
 
 
 def _rebinned(below: dict[float, int]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +116,18 @@ def _read_rest(path: Path, position: int) -> bytes:
 
 
 async def follow(
-    names: Callable[[], Iterable[str]], path_of: Callable[[str], Path], since: int | None, world: World
+    names: Callable[[], Iterable[str]],
+    path_of: Callable[[str], Path],
+    since: int | Mapping[str, int] | None,
+    world: World,
 ) -> AsyncIterator[Line]:
     """The lines of these instances in the order of their arrival, for ever. `names` is asked at each look; an instance
-    that appears later is read from its beginning."""
-    readers = {name: Reader(path_of(name), since) for name in names()}
+    that appears later is read from its beginning. `since`: a byte of the present files, for all or by name."""
+
+    def begin(name: str) -> int | None:
+        return since.get(name, 0) if isinstance(since, Mapping) else since
+
+    readers = {name: Reader(path_of(name), begin(name)) for name in names()}
     while True:
         for name in names():
             reader = readers.setdefault(name, Reader(path_of(name), 0))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapless.core.errors import InstanceFailed
-from gapless.core.model import Instance, Release, Service
+from gapless.core.model import Instance, Protocol, Release, Service
 from gapless.fleet.process import INSTANCE, STATE
 from gapless.service.protect_rules import VARIABLE, render
 
@@ -16,6 +16,8 @@ INHERITED = (
 )  # fmt: skip
 """All that is taken over from who started the control plane (and LC_*, GAPLESS_*): settings belong into `env:`, where
 a release keeps them, so that an instance does not depend on the terminal of the person who last typed `gapless up`."""
+
+CONSOLE_TOKEN = "GAPLESS_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
 SOCKET_PATH_LIMIT = 100
 """Linux allows 107 bytes (unix(7)); the rest is room for the names that a server makes from it."""
@@ -61,6 +63,7 @@ def _serve(instance: Instance, app: str, service: Service, state: Path, python: 
         )
     return [
         *(python, "-m", "gapless", "serve", app),
+        *(("--grpc",) if service.upstream.protocol is Protocol.GRPC else ()),
         *("--bind", str(instance.address), "--admin", f"unix:{socket}", "--workers", str(service.workers)),
         *("--drain", f"{service.drain_s:g}", "--start", f"{service.start_s:g}"),
     ]
@@ -86,6 +89,7 @@ def environment(
     if first:
         taken["PATH"] = ":".join(filter(None, (str(first), taken.get("PATH", ""))))
     taken.pop(VARIABLE, None)  # of an instance in which this control plane runs
+    taken.pop(CONSOLE_TOKEN, None)  # whoever has it steers every service
     settings, rules = {**service.env, **release.env}, render(service)
     return {
         **taken,

@@ -7,6 +7,7 @@ orphaned and nothing is started twice.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gapless.core.errors import ConfigError, InstanceFailed, InvalidTransition, ReloadRefused
 from gapless.core.events import Event
@@ -22,7 +24,7 @@ from gapless.core.model import Instance, Release, Service, Window
 from gapless.core.ports import Process, Running, World
 from gapless.fleet import launch, process
 from gapless.fleet.admin import Answer, get, post
-from gapless.fleet.figures import figures
+from gapless.fleet.figures import figures, process_text
 from gapless.fleet.follow import Line
 from gapless.fleet.logs import Logs
 from gapless.fleet.ports import Ports
@@ -30,6 +32,7 @@ from gapless.fleet.record import Record, Records
 from gapless.fleet.release import Snapshots, in_thread
 from gapless.fleet.reload import read_answer
 from gapless.fleet.roster import UNSEEN, Member, Roster, Ticks
+from gapless.observe.exposition import OPEN
 
 DRAIN_MARGIN_S = 1.0
 """Beyond the drain's limit: the instance keeps the limit itself, and ends a little after it."""
@@ -47,7 +50,11 @@ _log = logging.getLogger("gapless.fleet")
 class LocalFleet:
     """`state` is the state directory; `world` and `events` as everywhere. Nothing happens before the first call."""
 
-    def __init__(self, state: Path, world: World, events: Callable[[Event], None]) -> None:
+    def __init__(
+        self, state: Path, world: World, events: Callable[[Event], None], told: Mapping[str, str] | None = None
+    ) -> None:
+        """`told`: further GAPLESS_ variables that instances are started with."""
+        self._told = told or {}
         self._state = Path(os.path.realpath(state))
         self._world = world
         self._snapshots = Snapshots(self._state / "releases", self._state, world, events)
@@ -157,6 +164,31 @@ class LocalFleet:
             _log.debug("instance %s does not tell what it has answered: %s", instance.id, error)
             return None
 
+    async def scrape(self, instance: Instance) -> str:
+        """See `core.ports.Fleet`. Of a `command`, which has no admin socket, what the machine tells of its process."""
+        socket = launch.admin_socket(self._state, instance.id)
+        if not socket.exists():
+            return process_text(instance.pid)
+        try:
+            answer = await get(socket, "/metrics", MEASURE_LIMIT_S, accept=OPEN)
+        except (OSError, TimeoutError) as error:
+            _log.debug("instance %s does not tell its metrics: %s", instance.id, error)
+            return ""
+        return answer.text if answer.status == 200 else ""
+
+    async def spans(self, instance: Instance, after: int) -> Mapping[str, Any]:
+        """See `core.ports.Fleet`. A `command`, or a server of an older version, has none."""
+        socket = launch.admin_socket(self._state, instance.id)
+        if not socket.exists():
+            return {}
+        try:
+            answer = await get(socket, f"/traces?after={after}", MEASURE_LIMIT_S)
+            found: Mapping[str, Any] = json.loads(answer.text) if answer.status == 200 else {}
+        except (OSError, TimeoutError, ValueError) as error:
+            _log.debug("instance %s does not tell its spans: %s", instance.id, error)
+            return {"last": after}
+        return found
+
     async def close(self) -> None:
         """Watch no longer. The instances go on, for the next control plane to adopt."""
         await self._roster.close()
@@ -240,7 +272,7 @@ class LocalFleet:
         isolated = python != sys.executable or sys.prefix != sys.base_prefix
         first = Path(python).parent if isolated else None
         argv = launch.argv(instance, release, service, self._state, python)
-        return argv, launch.environment(os.environ, instance, release, service, self._state, first)
+        return argv, launch.environment({**os.environ, **self._told}, instance, release, service, self._state, first)
 
     async def _spawn(self, instance: Instance, argv: Sequence[str], env: Mapping[str, str], code: Path) -> Process:
         log = self._logs.path(instance.id)

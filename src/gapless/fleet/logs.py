@@ -4,7 +4,7 @@ plane lives, and which anybody can read meanwhile."""
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from gapless.core.ports import World
@@ -13,6 +13,9 @@ from gapless.fleet.rotation import KEPT, rotate, rotated, surplus
 
 TAIL_LIMIT = 1 << 20
 """Bytes that `tail` looks at: what is longer is no line for people."""
+
+LASTING = ("envoy", "control")
+"""Logs that are of no instance."""
 
 _BLOCK = 1 << 14
 
@@ -34,9 +37,12 @@ class Logs:
         """The last lines; empty when there is no log."""
         return tail(self.path(instance), lines)
 
-    def follow(self, names: Callable[[], Iterable[str]], world: World, since: int | None = None) -> AsyncIterator[Line]:
-        """The lines of these instances in the order of their arrival, for ever. `since`: a byte of the present files,
-        None for their end. `names` is asked again and again; who appears later is read from the beginning."""
+    def follow(
+        self, names: Callable[[], Iterable[str]], world: World, since: int | Mapping[str, int] | None = None
+    ) -> AsyncIterator[Line]:
+        """The lines of these instances in the order of their arrival, for ever. `since`: a byte of the present files
+        (of all, or by name), None for their end. `names` is asked again and again; who appears later is read from the
+        beginning."""
         return follow(names, self.path, since, world)
 
     def tend(self, known: Collection[str]) -> None:
@@ -44,7 +50,7 @@ class Logs:
         names = self.names()
         for name in names:
             rotate(self.path(name))
-        for name in surplus({name: self.path(name).stat().st_mtime for name in names}, known):
+        for name in surplus({name: self.path(name).stat().st_mtime for name in names}, {*known, *LASTING}):
             for number in range(1, KEPT + 1):
                 rotated(self.path(name), number).unlink(missing_ok=True)
             self.path(name).unlink(missing_ok=True)

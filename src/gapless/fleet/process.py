@@ -89,6 +89,20 @@ def scan(state: str) -> list[Found]:
     return [found for pid in _pids() if pid != os.getpid() and (found := _find(pid, state))]
 
 
+def marked(prefix: str) -> list[Stat]:
+    """Every living process but this one whose environment has a field that begins so, as `NAME=value` does."""
+    mark = os.fsencode(prefix)
+    found = (read_stat(pid) for pid in _pids() if pid != os.getpid() and _bears(pid, mark))
+    return [stat for stat in found if stat and not stat.dead]
+
+
+def _bears(pid: int, mark: bytes) -> bool:
+    try:
+        return any(f.startswith(mark) for f in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from gapless.load.spec import LoadSpec, Target
 
+CONNECTION = frozenset(("host", "connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"))
+"""What HTTP/2 says in other ways (RFC 9113, 8.2.2)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -26,6 +29,8 @@ class Template:
 
     head: str
     body: str
+    names: tuple[tuple[str, str], ...]
+    """The head again, as the fields of HTTP/2."""
     sized: bool
     """The method means a body: its length is told even when it is 0 (RFC 9110, 8.6)."""
 
@@ -39,13 +44,27 @@ class Template:
         fields = [(name, value) for name, value in ours if name.lower() not in given]
         fields += [(name, value) for name, value in spec.headers if name.lower() != "content-length"]
         lines = [f"{spec.method} {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
-        return cls("\r\n".join(lines), spec.body, spec.method in ("POST", "PUT", "PATCH"))
+        pseudo = ((":method", spec.method), (":scheme", "http"), (":path", target.path))
+        host = next(value for name, value in fields if name.lower() == "host")
+        rest = ((name.lower(), value) for name, value in fields if name.lower() not in CONNECTION)
+        names = (*pseudo, (":authority", host), *rest)
+        return cls("\r\n".join(lines), spec.body, names, spec.method in ("POST", "PUT", "PATCH"))
 
     def render(self, request: Request) -> bytes:
         body = _fill(self.body, request).encode()
         head = _fill(self.head, request)
         length = f"\r\ncontent-length: {len(body)}" if body or self.sized else ""
         return f"{head}{length}\r\n\r\n".encode() + body
+
+    def fields(self, request: Request) -> tuple[list[tuple[str, str]], bytes]:
+        """The same for HTTP/2."""
+        body = _fill(self.body, request).encode()
+        fields = _filled(self.names, request)
+        return [*fields, *([("content-length", str(len(body)))] if body or self.sized else [])], body
+
+
+def _filled(names: tuple[tuple[str, str], ...], request: Request) -> list[tuple[str, str]]:
+    return [(name, _fill(value, request)) for name, value in names]
 
 
 def _fill(text: str, request: Request) -> str:

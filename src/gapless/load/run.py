@@ -9,11 +9,10 @@ from dataclasses import replace
 from gapless.core.ports import World
 from gapless.load import schedule
 from gapless.load.cause import Answer, Cause, Loss, judge, unconnected
-from gapless.load.connection import Connection
-from gapless.load.reader import Reader
 from gapless.load.request import Request, Template
 from gapless.load.spec import LoadSpec
 from gapless.load.summary import Record, Summary, Tally
+from gapless.load.wire import Line, connect
 
 STOP_LOOK_S = 0.2
 """The longest sleep between two looks at `stop`: a stop is answered within it at any rate."""
@@ -86,7 +85,7 @@ class Load:
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
     async def _slot(self) -> None:
-        connection: Connection | None = None
+        connection: Line | None = None
         try:
             while (request := await self._queue.get()) is not None:
                 connection = await self._renewed(connection)
@@ -95,15 +94,15 @@ class Load:
             if connection is not None:
                 await connection.close()
 
-    async def _renewed(self, connection: Connection | None) -> Connection | None:
+    async def _renewed(self, connection: Line | None) -> Line | None:
         """The connection if it can carry another request, else None."""
-        if connection is None or connection.usable():
+        if connection is None or (connection.usable() and not self.spec.fresh):
             return connection
         self.tally.reconnects += 1
         await connection.close()
         return None
 
-    async def _perform(self, request: Request, connection: Connection | None) -> Connection | None:
+    async def _perform(self, request: Request, connection: Line | None) -> Line | None:
         """Ask once; returns the connection when it can be used again."""
         reused = connection is not None
         outcome: Answer | Loss = Loss(Cause.TIMEOUT, "no connection was free in time")
@@ -118,13 +117,11 @@ class Load:
         await connection.close()
         return None
 
-    async def _ask(
-        self, request: Request, connection: Connection | None, left_s: float
-    ) -> tuple[Connection | None, Answer | Loss]:
+    async def _ask(self, request: Request, connection: Line | None, left_s: float) -> tuple[Line | None, Answer | Loss]:
         try:
             async with asyncio.timeout(left_s):
-                connection = connection or await self._connect()
-                return connection, await connection.ask(self._template.render(request), self._reader())
+                connection = connection or await connect(self.spec, self._target, self._template)
+                return connection, await connection.ask(request)
         except TimeoutError:
             outcome = Loss(Cause.TIMEOUT, f"no whole answer within {self.spec.timeout_s:g} s")
         except OSError as error:
@@ -132,14 +129,6 @@ class Load:
         if connection is not None:
             await connection.close()
         return None, outcome
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, self._target.host, self._target.port)
-        return connection
-
-    def _reader(self) -> Reader:
-        return Reader(head_only=self.spec.method == "HEAD", whole=self.spec.expect.body is not None)
 
     def _record(self, request: Request, outcome: Answer | Loss, *, reused: bool) -> None:
         base = Record(

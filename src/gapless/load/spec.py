@@ -104,6 +104,10 @@ class LoadSpec:
     """Each request is sent for one of so many users, uniformly; 0: for nobody in particular."""
     user_header: str = "x-user-id"
     expect: Expect = field(default_factory=Expect)
+    http2: bool = False
+    """In clear text, by prior knowledge."""
+    fresh: bool = False
+    """Each request on a connection of its own."""
     timeout_s: float = 5.0
     """From the due time to the last byte."""
 

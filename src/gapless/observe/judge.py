@@ -3,17 +3,23 @@
 The e-process. Each bad event (an error, a slow answer) comes from the canary with probability w, the canary's share,
 when both releases are equally good. For each risk ratio r the likelihood ratio of "the canary is r times as bad" is
 multiplied up: with θ = w·r / (w·r + 1 - w), an event of the canary counts θ/w and one of the stable release
-(1 - θ)/(1 - w). E is the mean over all r. By Ville's inequality P(E ever reaches 1/alpha) ≤ alpha for a canary that is
-as good, however often one looks. A share taken too large only makes E smaller, so a doubtful one is rounded up.
+(1 - θ)/(1 - w). E is their sum, each weighed with its stake. By Ville's inequality P(E ever reaches 1/alpha) ≤ alpha
+for a canary that is as good, however often one looks. A share taken too large only makes E smaller, so a doubtful one
+is rounded up.
+
+A release may break after hours, and by then the products of those hours are as good as nothing. So a part of the stakes
+is held back, and at each look a little of it is staked anew. That is a bet as fair as any other, so the bound holds.
 
 Source: Lindon, Sanden, Shirikian, "Rapid Regression Detection in Software Deployments through Sequential Testing",
-arXiv:2205.14762. Wilson, "Probable inference", JASA 1927, for the bounds of a rate.
+arXiv:2205.14762; Herbster, Warmuth, "Tracking the Best Expert", 1998, for stakes that are placed anew; Waudby-Smith,
+Ramdas, "Estimating means of bounded random variables by betting", arXiv:2010.09686, for `above`; Wilson, "Probable
+inference", JASA 1927, for the bounds of a rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise, zip_longest
 
 from gapless.core.model import HISTOGRAM_BOUNDS_S
@@ -21,13 +27,25 @@ from gapless.core.model import HISTOGRAM_BOUNDS_S
 RATIOS: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 """Risk ratios that are bet on at once: from hardly worse to broken. More of them cost little, since E is their mean."""
 
+LOWER_RATIOS: tuple[float, ...] = (0.9, 0.8, 0.67, 0.5, 0.33, 0.2, 0.1)
+"""The same for what a worse release does more seldom, such as selling."""
+RATES: tuple[float, ...] = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 18.0)
+"""How many times a permitted rate is bet on to be exceeded."""
+
+STAKES: tuple[float, ...] = (0.04, 0.06, 0.08, 0.12, 0.2, 0.2, 0.2)
+"""What is staked on each of seven bets before the first look, from the mildest to the strongest: a release that is
+broken must be found within seconds, one that is hardly worse may take minutes anyway."""
+STAKED = math.fsum(STAKES)
+"""What is held back finds a release that breaks late."""
+STAKES_S = 300.0
+"""The rest is staked by the 1/(looks + this): most of it in the first minutes, and never all."""
 LARGEST_LOG = 700.0
 """e to this power still is a float."""
 
 
 def start() -> tuple[float, ...]:
-    """The logarithms of the products before any event: E = 1."""
-    return (0.0,) * len(RATIOS)
+    """The logarithms of the stakes, and of what is held back, before any event: E = 1."""
+    return (*(math.log(stake) for stake in STAKES), math.log(1 - STAKED))
 
 
 def theta(share: float, ratio: float) -> float:
@@ -35,29 +53,72 @@ def theta(share: float, ratio: float) -> float:
     return share * ratio / (share * ratio + 1 - share)
 
 
-def update(logs: Sequence[float], canary_events: float, stable_events: float, share: float) -> tuple[float, ...]:
+def update(
+    logs: Sequence[float],
+    canary_events: float,
+    stable_events: float,
+    share: float,
+    ratios: Sequence[float] = RATIOS,
+) -> tuple[float, ...]:
     """The logarithms after some more events, while the canary had `share` (0…1) of the requests.
 
     Events that depend on each other may be counted as parts of one: the product is then a geometric mean, which is not
     above the arithmetic one, so that the bound holds however they depend. `logs` may be empty (nothing seen yet). With
     a share of 0 or 1 there is nothing to compare, and nothing changes.
     """
-    logs = tuple(logs) or start()
+    logs = _opened(logs)
     if not 0 < share < 1 or not (canary_events or stable_events):
         return logs
-    return tuple(
+    stakes = (
         log + canary_events * math.log(ratio) - (canary_events + stable_events) * math.log1p(share * (ratio - 1))
-        for log, ratio in zip(logs, RATIOS, strict=True)
+        for log, ratio in zip(logs, ratios, strict=False)
     )
+    return (*stakes, logs[-1])
+
+
+def above(logs: Sequence[float], events: float, trials: float, rate: float) -> tuple[float, ...]:
+    """The logarithms of "events are likelier than `rate`" (0…1) after more trials (0 ≤ events ≤ trials): each event
+    counts p/rate, each trial without one (1 - p)/(1 - rate), for several p above it."""
+    logs = _opened(logs)
+    if not 0 < rate < 1 or trials <= 0:
+        return logs
+    bets = (min(ratio * rate, (1 + rate) / 2) for ratio in RATES)
+    stakes = (
+        log + events * math.log(bet / rate) + (trials - events) * math.log((1 - bet) / (1 - rate))
+        for log, bet in zip(logs, bets, strict=False)
+    )
+    return (*stakes, logs[-1])
+
+
+def stake(logs: Sequence[float], looks: int) -> tuple[float, ...]:
+    """The same wealth, a little more of it staked, after so many looks (≥ 0)."""
+    if not logs:
+        return ()
+    part = 1 / (looks + STAKES_S)
+    more = [logs[-1] + math.log(part * share / STAKED) for share in STAKES]
+    return (*(_plus(log, each) for log, each in zip(logs, more, strict=False)), logs[-1] + math.log1p(-part))
+
+
+def _opened(logs: Sequence[float]) -> tuple[float, ...]:
+    """The logarithms as they are kept now: earlier versions held nothing back, and took the mean."""
+    if len(logs) == len(STAKES):
+        return (*(log - math.log(len(logs)) for log in logs), -LARGEST_LOG)
+    return tuple(logs) or start()
+
+
+def _plus(one: float, other: float) -> float:
+    """The logarithm of the sum of what these are the logarithms of."""
+    high, low = max(one, other), min(one, other)
+    return high + math.log1p(math.exp(low - high))
 
 
 def evidence(logs: Sequence[float]) -> float:
-    """E: the mean of the products (1 before any event). Capped where a float ends."""
+    """E: all that was made of the stakes, and what is held back (1 before any event). Capped where a float ends."""
     if not logs:
         return 1.0
     largest = max(logs)
     total = sum(math.exp(log - largest) for log in logs)
-    return math.exp(min(largest + math.log(total / len(logs)), LARGEST_LOG))
+    return math.exp(min(largest + math.log(total), LARGEST_LOG))
 
 
 def wilson_lower(events: float, trials: float, z: float) -> float:
@@ -68,6 +129,11 @@ def wilson_lower(events: float, trials: float, z: float) -> float:
     middle = rate + z * z / (2 * trials)
     width = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     return max((middle - width) / (1 + z * z / trials), 0.0)
+
+
+def wilson_upper(events: float, trials: float, z: float) -> float:
+    """The rate that the true one stays below with that confidence; 1 without trials."""
+    return 1 - wilson_lower(max(trials - events, 0.0), trials, z) if trials > 0 else 1.0
 
 
 # --- latency histograms: counts per bucket of HISTOGRAM_BOUNDS_S, the last entry above every bound ---
@@ -130,8 +196,8 @@ def _gain(share: float, ratio: float) -> tuple[float, float, float]:
 
 
 def _needed_log(alpha: float) -> float:
-    """What one product must reach alone for E, the mean of all, to reach 1/alpha."""
-    return math.log(len(RATIOS) / alpha)
+    """What one product must reach alone for E, the sum of all stakes, to reach 1/alpha."""
+    return math.log(len(RATIOS) / STAKED / alpha)
 
 
 def samples_needed(base_rate: float, ratio: float, share: float, alpha: float, power: float = 0.8) -> int:
@@ -148,12 +214,15 @@ def samples_needed(base_rate: float, ratio: float, share: float, alpha: float, p
     return math.ceil(root * root * mine / min(base_rate * ratio, 1.0))
 
 
-def power(samples: int, base_rate: float, ratio: float, share: float, alpha: float) -> float:
-    """The probability (0…1) that `samples` canary requests have found out a canary `ratio` times as bad: the inverse of
-    `samples_needed`."""
-    mean, deviation, mine = _gain(share, ratio)
-    events = samples * min(base_rate * ratio, 1.0) / mine
-    if events <= 0:
+def power(exposed: Iterable[tuple[int, float]], base_rate: float, ratio: float, alpha: float) -> float:
+    """The probability (0…1) that a canary `ratio` times as bad as `base_rate` has been found out, by so many requests
+    of the canary at each share of all (0…1, both excluded): the inverse of `samples_needed`."""
+    mean = variance = 0.0
+    for requests, share in exposed:
+        gain, deviation, mine = _gain(share, ratio)
+        events = requests * min(base_rate * ratio, 1.0) / mine
+        mean += events * gain
+        variance += events * deviation * deviation
+    if not variance:
         return 0.0
-    z = (events * mean - _needed_log(alpha)) / (deviation * math.sqrt(events))
-    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+    return 0.5 * (1 + math.erf((mean - _needed_log(alpha)) / math.sqrt(2 * variance)))

@@ -13,17 +13,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience import deadline
 from gapless.resilience.breaker_state import BreakerState, Growing, Mode, Thresholds
 from gapless.resilience.breaker_window import FAILED, SLOW, Last, last
 from gapless.resilience.cuts import tell_later
 from gapless.resilience.errors import BreakerOpen, DeadlineExceeded, Rejected
 from gapless.resilience.events import BreakerChanged, CallRejected
+from gapless.resilience.memory import Memory
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Gate, Kwargs, Layer, Site, Statistics
 
 __all__ = ["Breaker", "BreakerLayer", "Growing", "Last", "breaker", "growing", "last"]
@@ -33,7 +34,8 @@ MINIMUM = 20
 once in 140,000 windows."""
 
 Errors = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
-FORCED = {"open": Mode.FORCED_OPEN, "closed": Mode.FORCED_CLOSED, "disabled": Mode.DISABLED}
+FORCED = {"open": Mode.FORCED_OPEN, "closed": Mode.FORCED_CLOSED, "disabled": Mode.DISABLED, "automatic": None}
+"""What an operator may say. "closed" goes on counting, "disabled" does not even that."""
 
 
 def growing(first_s: float = 1.0, most_s: float = 60.0, *, factor: float = 2.0, jitter: float = 0.2) -> Growing:
@@ -47,8 +49,7 @@ def growing(first_s: float = 1.0, most_s: float = 60.0, *, factor: float = 2.0, 
     return Growing(first_s, most_s, factor, jitter)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breaker:
+class Breaker(Value):
     """See `breaker`."""
 
     kind: ClassVar[str] = "breaker"
@@ -146,42 +147,65 @@ class BreakerLayer(Layer):
         self._binding = binding
         self._now = binding.now
 
+    # The two closures below differ in `await`. A good call of a closed breaker ends without a lock: no call and no jump
+    # backwards lies between the look at the window and the new total, so that no other thread runs in between.
+
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
-        state, settle, now = self.state, self.state.settle, self._now
-        slow_s, bad, admit, raised, tell = self.policy.slow_s, self.policy.result, self._admit, self._raised, self._tell
+        state, now, slow_s, bad = self.state, self._now, self.policy.slow_s, self.policy.result
+        admit, answered, raised = self._admit, self._answered, self._raised
 
         async def broken(args: Args, kwargs: Kwargs) -> Any:
             ticket = state.ticket or admit()
             began = now()
             try:
                 result = await call(args, kwargs)
-                outcome = FAILED if bad is not None and bad(result) else 0
+                failed = bad is not None and bad(result)
             except BaseException as error:
                 raised(ticket, began, error)
                 raise
             ended = now()
-            if settle(ticket, outcome | SLOW if ended - began >= slow_s else outcome, ended):
-                tell()
+            view = state.window
+            total = view.total + 1
+            if (
+                failed
+                or ended - began >= slow_s
+                or ticket != state.number
+                or total >= view.due
+                or ended >= view.turn_at
+            ):
+                answered(ticket, failed, ended - began, ended)
+            else:
+                view.total = total
             return result
 
         return broken
 
     def around_sync(self, call: Call, site: Site) -> Call:
-        state, settle, now = self.state, self.state.settle, self._now
-        slow_s, bad, admit, raised, tell = self.policy.slow_s, self.policy.result, self._admit, self._raised, self._tell
+        state, now, slow_s, bad = self.state, self._now, self.policy.slow_s, self.policy.result
+        admit, answered, raised = self._admit, self._answered, self._raised
 
         def broken(args: Args, kwargs: Kwargs) -> Any:
             ticket = state.ticket or admit()
             began = now()
             try:
                 result = call(args, kwargs)
-                outcome = FAILED if bad is not None and bad(result) else 0
+                failed = bad is not None and bad(result)
             except BaseException as error:
                 raised(ticket, began, error)
                 raise
             ended = now()
-            if settle(ticket, outcome | SLOW if ended - began >= slow_s else outcome, ended):
-                tell()
+            view = state.window
+            total = view.total + 1
+            if (
+                failed
+                or ended - began >= slow_s
+                or ticket != state.number
+                or total >= view.due
+                or ended >= view.turn_at
+            ):
+                answered(ticket, failed, ended - began, ended)
+            else:
+                view.total = total
             return result
 
         return broken
@@ -208,26 +232,23 @@ class BreakerLayer(Layer):
             self.state = old.state
             self.state.adjust(self.policy.thresholds)
 
-    def force(self, mode: str | None) -> None:
-        """ "open", "closed" or "disabled" until told otherwise; None lets the breaker decide again."""
-        if mode is not None and mode not in FORCED:
-            raise ConfigError(f"a breaker cannot be forced {mode!r}", f"One of {', '.join(FORCED)}, or None.")
-        self.state.force(FORCED[mode] if mode else None, self._now())
+    def dump(self, now: float) -> Memory:
+        return Memory(form="breaker", facts=self.state.dump(now))
+
+    def load(self, memory: Memory, then: float) -> None:
+        self.state.load(dict(memory.facts), then, self._now())
+        self._tell()
+
+    def force(self, mode: str) -> None:
+        """ "open", "closed" or "disabled" until told otherwise; "automatic": it decides again. An order holds in shadow
+        mode, too: nobody has to find numbers for it. Raises ConfigError."""
+        if mode not in FORCED:
+            raise ConfigError(f"a breaker cannot be forced {mode!r}", f"One of {', '.join(FORCED)}.")
+        self.state.force(FORCED[mode], self._now())
         self._tell()
 
     def statistics(self) -> Statistics:
-        state = self.state
-        return {
-            "state": str(state.mode),
-            "calls": state.calls,
-            "failed": state.failed,
-            "slow": state.slow,
-            "rejected": state.rejected,
-            "opened": state.opened,
-            "window_calls": state.window.count,
-            "window_failed": state.window.failed,
-            "window_slow": state.window.slow,
-        }
+        return self.state.statistics()
 
     def _admit(self) -> int:
         """Ask the state, which is not simply closed. Raises BreakerOpen."""
@@ -240,7 +261,8 @@ class BreakerLayer(Layer):
         return ticket
 
     def _refuse(self, retry_after_s: float | None) -> None:
-        binding, shadow, mode = self._binding, self.policy.shadow, self.state.mode
+        binding, mode = self._binding, self.state.mode
+        shadow = self.policy.shadow and mode is not Mode.FORCED_OPEN
         if binding.hooks:
             binding.emit(
                 CallRejected(
@@ -255,6 +277,11 @@ class BreakerLayer(Layer):
                 guard=binding.guard,
                 retry_after_s=retry_after_s,
             )
+
+    def _answered(self, ticket: int, failed: bool, took_s: float, now: float) -> None:
+        slow = SLOW if took_s >= self.policy.slow_s else 0
+        if self.state.settle(ticket, slow | FAILED if failed else slow, now):
+            self._tell()
 
     def _raised(self, ticket: int, began: float, error: BaseException) -> None:
         """The call ended with an exception: what does it say about the other side?"""

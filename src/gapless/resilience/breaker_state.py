@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock
+from typing import Any
 
-from gapless.resilience.breaker_window import FAILED, Last, resized, window
+from gapless.core.value import Value
+from gapless.resilience.breaker_window import FAILED, NEVER, Last, Window, after, resized, window
+from gapless.resilience.memory import number, whole
 
+LONG_AGO_S = 1e9
 GOLDEN = 0.6180339887498949
 """Steps of the golden ratio modulo 1 spread evenly (Weyl): jitter that differs each time without new dice."""
 
@@ -35,8 +38,11 @@ class Mode(StrEnum):
     """Admits everything and counts nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Growing:
+OWN = (Mode.CLOSED, Mode.OPEN, Mode.HALF_OPEN)
+"""Modes that a breaker chooses by itself."""
+
+
+class Growing(Value, kw_only=False):
     """How long the breaker stays open: `first_s`, and `factor` times as long at each failed recovery, up to `most_s`.
     `jitter` takes away up to this share, so that the breakers of a fleet do not probe at the same moment."""
 
@@ -50,8 +56,7 @@ class Growing:
         return longest * (1.0 - self.jitter * dice)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
+class Thresholds(Value):
     """When to open, and how to come back."""
 
     rate: float
@@ -68,17 +73,17 @@ class BreakerState:
     __slots__ = (
         "_answered",
         "_bad",
+        "_before",
         "_closed_at",
         "_dice",
         "_lock",
-        "_number",
         "_relapses",
         "_slow",
         "_taken",
-        "calls",
         "failed",
         "mode",
         "moves",
+        "number",
         "open_s",
         "opened",
         "rejected",
@@ -95,18 +100,26 @@ class BreakerState:
         self.mode = Mode.CLOSED
         self.ticket = 1
         """Above 0: every call is admitted, with this number."""
+        self.number = 1
+        """Of the present stay: what a ticket must be to change anything."""
         self.until = 0.0
         """Open: when probes are admitted. Half-open: when a missing answer counts as a failed one."""
         self.open_s = 0.0
         self.window = window(rules.window)
-        self.calls = self.failed = self.slow = self.rejected = self.opened = 0
+        self.failed = self.slow = self.rejected = self.opened = 0
         self.moves: deque[tuple[Mode, Mode, str]] = deque(maxlen=16)
         """Transitions that nobody has been told of yet: from, to, reason."""
-        self._number = 1
+        self._before = 0
+        """Calls that are not in the total of the window."""
         self._dice = dice
         self._relapses = self._taken = self._answered = self._bad = self._slow = 0
         self._closed_at = -math.inf
         self._lock = Lock()
+
+    @property
+    def calls(self) -> int:
+        """All that have counted."""
+        return self._before + self.window.total
 
     def admit(self, now: float) -> int:
         """The ticket of a call that may begin, 0 for one that may not. -1: admitted, and counts nothing."""
@@ -115,36 +128,41 @@ class BreakerState:
             if mode is Mode.OPEN and now >= self.until:
                 self._probe(now)
             if self.mode is Mode.HALF_OPEN and self._take(now):
-                return self._number
+                return self.number
             if self.ticket:
                 return self.ticket
             self.rejected += 1
             return 0
 
     def settle(self, ticket: int, outcome: int, now: float) -> bool:
-        """A call ended: `outcome` is made of FAILED and SLOW. True when the state changed (see `moves`)."""
+        """A call ended: `outcome` is made of FAILED and SLOW. True when the state changed (see `moves`).
+
+        One that went well may instead raise `window.total` by itself, if its ticket is `number` and the window is
+        neither `due` nor to be turned: such a call makes no share larger, so that there would be nothing to judge.
+        """
         with self._lock:
-            if ticket != self._number:
+            if ticket != self.number:
                 return False
-            self.calls += 1
-            if outcome:
-                self.failed += outcome & FAILED
-                self.slow += outcome >> 1
+            self.failed += outcome & FAILED
+            self.slow += outcome >> 1
             if self.mode is Mode.HALF_OPEN:
+                self._before += 1
                 return self._answer(outcome, now)
-            view = self.window
-            view.add(outcome, now)
-            return bool(view.failed or view.slow) and self._judge(now)
+            self.window.add(outcome, now)
+            return self._judge(now)
 
     def give_back(self, ticket: int) -> None:
         """A call ended without telling anything (the client went away, our own limit refused it): as if never made."""
         with self._lock:
-            if ticket == self._number and self.mode is Mode.HALF_OPEN:
+            if ticket == self.number and self.mode is Mode.HALF_OPEN:
                 self._taken -= 1
 
     def force(self, mode: Mode | None, now: float) -> bool:
-        """Keep it in a forced mode; None lets it decide again, from closed with an empty window."""
+        """Keep it in a forced mode; None lets it decide again, from closed with an empty window (one that decides by
+        itself goes on doing so)."""
         with self._lock:
+            if mode is None and self.mode in OWN:
+                return False
             self._relapses = 0
             self.until = math.inf
             return self._enter(mode or Mode.CLOSED, "forced" if mode else "no longer forced", now)
@@ -157,12 +175,62 @@ class BreakerState:
         """New rules for the same state (after a reload)."""
         with self._lock:
             if rules.window != self.rules.window:
-                self.window = resized(self.window, rules.window)
+                self._replace(resized(self.window, rules.window))
             self.rules = rules
+            self.window.due = 0
+
+    def statistics(self) -> dict[str, Any]:
+        with self._lock:
+            self.window.forget()
+            return {
+                "state": str(self.mode),
+                "calls": self.calls,
+                "failed": self.failed,
+                "slow": self.slow,
+                "rejected": self.rejected,
+                "opened": self.opened,
+                "window_calls": self.window.count,
+                "window_failed": self.window.failed,
+                "window_slow": self.window.slow,
+            }
+
+    def dump(self, now: float) -> dict[str, Any]:
+        """For another process. Probes under way are of no use there: it begins with its own."""
+        with self._lock:
+            opened = self.mode is Mode.OPEN
+            return {
+                "mode": str(Mode.OPEN if self.mode is Mode.HALF_OPEN else self.mode),
+                "left_s": self.until - now if opened else 0.0,
+                "open_s": self.open_s,
+                "relapses": self._relapses,
+                "closed_s": max(self._closed_at - now, -LONG_AGO_S),
+                "window": self.window.dump(now),
+            }
+
+    def load(self, facts: dict[str, Any], then: float, now: float) -> None:
+        """What another process has dumped at the moment `then`. A breaker that has opened here, or is forced, stays so.
+        Raises ValueError, TypeError or KeyError."""
+        mode, open_s, relapses = Mode(facts["mode"]), number(facts["open_s"], 0.0), whole(facts["relapses"])
+        until = then + min(number(facts["left_s"]), open_s)
+        closed_at = then + number(facts["closed_s"], most=0.0)
+        with self._lock:
+            if self.mode is not Mode.CLOSED:
+                return
+            self._replace(after(facts["window"], self.window, self.rules.window, then, now))
+            self.open_s, self._relapses = max(open_s, self.open_s), max(relapses, self._relapses)
+            self._closed_at = max(closed_at, self._closed_at)
+            if mode is not Mode.CLOSED:
+                self.until = until if mode is Mode.OPEN else math.inf
+                self._enter(mode, "as in the process before", now)
 
     def _judge(self, now: float) -> bool:
         view, rules = self.window, self.rules
-        if view.count < rules.minimum or self.mode is not Mode.CLOSED:
+        if not view.failed and not view.slow:
+            view.due = NEVER
+            return False
+        missing = rules.minimum - view.count
+        view.due = view.total + missing if missing > 0 else NEVER
+        if missing > 0 or self.mode is not Mode.CLOSED:
             return False
         # A quotient of ints is rounded once, as the literal of the rate was: 3/30 reaches 0.1 exactly.
         if view.failed / view.count >= rules.rate:
@@ -212,9 +280,15 @@ class BreakerState:
     def _enter(self, mode: Mode, reason: str, now: float) -> bool:
         self.moves.append((self.mode, mode, reason))
         self.mode = mode
-        self._number += 1
+        self.number += 1
+        self.window.due = 0
         if mode is Mode.CLOSED or mode is Mode.FORCED_CLOSED:
-            self.window = window(self.rules.window)
-        admits = {Mode.CLOSED: self._number, Mode.FORCED_CLOSED: self._number, Mode.DISABLED: -1}
+            self._replace(window(self.rules.window))
+        admits = {Mode.CLOSED: self.number, Mode.FORCED_CLOSED: self.number, Mode.DISABLED: -1}
         self.ticket = admits.get(mode, 0)
         return True
+
+    def _replace(self, new: Window) -> None:
+        """The calls that it knows of already are none of ours, or counted."""
+        self._before += self.window.total - new.total
+        self.window = new

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
+
+from gapless.core.value import Value
 
 if TYPE_CHECKING:
     from gapless.core.ports import World
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
+class Ratio(Value, kw_only=False):
     """Retries and hedges per call in the long run."""
 
     share: float = 0.2
@@ -59,6 +59,19 @@ class Budget:
         """Give a token back that was not used after all."""
         with self._lock:
             self.tokens = min(self.tokens + 1.0, self.ratio.burst)
+
+    def left(self) -> float:
+        """Tokens that there are now."""
+        with self._lock:
+            self._refill()
+            return self.tokens
+
+    def inherit(self, tokens: float, then: float) -> None:
+        """What another process had left at the moment `then`; time has added its floor since."""
+        with self._lock:
+            self._refill()
+            earned = max(self._at - then, 0.0) * self.ratio.floor_per_s
+            self.tokens = min(tokens + earned, self.tokens, self.ratio.burst)
 
     def _refill(self) -> None:
         now, calls, ratio = self._now(), self.calls, self.ratio

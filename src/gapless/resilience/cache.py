@@ -14,18 +14,20 @@ The windows are those of RFC 5861 (stale-while-revalidate, stale-if-error).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from string import Formatter
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from gapless.core.errors import ConfigError
-from gapless.core.ports import World
+from gapless.core.value import Value
 from gapless.resilience.cache_bloom import Known
 from gapless.resilience.cache_layer import CacheLayer
 from gapless.resilience.cache_store import CacheStore, MemoryStore
 from gapless.resilience.causes import Cause
 from gapless.resilience.errors import Rejected, Transient
 from gapless.resilience.policy import Binding, Site
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyOf = str | Callable[..., Hashable] | None
@@ -34,8 +36,7 @@ REFRESH_S = 10.0
 SPREAD = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cache:
+class Cache(Value):
     kind: ClassVar[str] = "cache"
     ttl_s: float
     key: KeyOf = None

@@ -16,11 +16,13 @@ import inspect
 import logging
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapless.core.errors import ConfigError
-from gapless.core.ports import World
 from gapless.resilience.errors import Rejected
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 _log = logging.getLogger("gapless.cache")
 

@@ -12,11 +12,13 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapless.core.ports import World
 from gapless.resilience import deadline
 from gapless.resilience.errors import DeadlineExceeded, Transient
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 _log = logging.getLogger("gapless.cache")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gapless.core.ports import World
+if TYPE_CHECKING:
+    from gapless.core.ports import World
+
 
 DEFAULT_ENTRIES = 10_000
 

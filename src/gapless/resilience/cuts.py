@@ -15,9 +15,11 @@ import asyncio
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapless.core.ports import World
+if TYPE_CHECKING:
+    from gapless.core.ports import World
+
 
 BEATEN = "gapless: another attempt was faster"
 """The message of a cancellation by a hedge: it says nothing about the attempt that it ends."""

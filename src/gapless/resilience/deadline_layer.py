@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections.abc import Awaitable
 from contextvars import Token
-from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience.deadline import current
 from gapless.resilience.deadline_wheel import Bucket, Entry, Wheel, left
 from gapless.resilience.errors import DeadlineExceeded
@@ -19,8 +19,7 @@ from gapless.resilience.events import DeadlineExpired
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Gate, Kwargs, Layer, Site, Statistics
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Value, kw_only=False):
     kind: ClassVar[str] = "deadline"
     limit_s: float
 

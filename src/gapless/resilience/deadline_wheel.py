@@ -24,6 +24,10 @@ TICKS_PER_S = 200
 LEAST_S = 0.001
 """Between two looks: a timer that rings a rounding error too early must not ring for ever."""
 
+LATE_S = 1 / TICKS_PER_S + LEAST_S
+"""The most that the wheel is late by itself: a bucket, and a look just before. (The promise is 10 ms: the rest is the
+loop's.)"""
+
 Entry = tuple[asyncio.Task[Any], float, int]
 """A call under way: its task, its end, and how many cancellations had been asked for before (`Task.cancelling`), so
 that a client's own is told apart. A tuple, because it is made for every call."""

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from gapless.core.value import Value
 
 _log = logging.getLogger("gapless.guard")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GuardEvent:
+class GuardEvent(Value):
     """`policy` is the kind of the policy that speaks; empty when it is the guard itself."""
 
     guard: str
     policy: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CallRejected(GuardEvent):
     """A call was refused (in shadow mode: would have been)."""
 
@@ -32,7 +31,6 @@ class CallRejected(GuardEvent):
     shadow: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class CallRetried(GuardEvent):
     """Attempt number `attempt` (from 1) failed; another one follows after `wait_s`."""
 
@@ -41,30 +39,27 @@ class CallRetried(GuardEvent):
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetriesSpent(GuardEvent):
-    """A failed call is not tried again: `reason` is "attempts", "budget", "deadline" or "not idempotent"."""
+    """A failed call is not tried again: `reason` is "attempts", "budget", "deadline", "not idempotent" or "pushback"
+    (asked again further down already)."""
 
     reason: str
     attempt: int
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class CallHedged(GuardEvent):
     """A second attempt was started because the first has taken `after_s`."""
 
     after_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class HedgeEnded(GuardEvent):
     """`winner` is 1 for the first attempt, 2 for the second …"""
 
     winner: int
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeadlineExpired(GuardEvent):
     """`started` is False when the call was refused because no time was left."""
 
@@ -72,14 +67,12 @@ class DeadlineExpired(GuardEvent):
     started: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class FellBack(GuardEvent):
     """The fallback answered instead."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, kw_only=True)
 class BreakerChanged(GuardEvent):
     """The breaker went `before` → `after`: closed, open, half-open, or one of the forced states."""
 
@@ -88,7 +81,6 @@ class BreakerChanged(GuardEvent):
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class LimitChanged(GuardEvent):
     """The adaptive limit moved."""
 
@@ -96,7 +88,6 @@ class LimitChanged(GuardEvent):
     after: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class SharedStateLost(GuardEvent):
     """The shared store is away (or back, `lost` False); the policy goes on with its local share."""
 
@@ -104,7 +95,6 @@ class SharedStateLost(GuardEvent):
     detail: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class LeakFound(GuardEvent):
     """A connection is out for longer than is plausible; `place` is where it was checked out."""
 
@@ -112,7 +102,6 @@ class LeakFound(GuardEvent):
     age_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
 class Reloaded(GuardEvent):
     """The guard's policies were replaced."""
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience.causes import Cause, causes
 from gapless.resilience.errors import Rejected
 from gapless.resilience.events import FellBack
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Kwargs, Layer, Site, Statistics
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stale:
+class Stale(Value):
     """The last good answer to the same arguments."""
 
     max_age_s: float = 60.0
@@ -29,8 +28,7 @@ def stale(max_age: float = 60.0, *, keep: int = 1000, key: str | Callable[..., H
     return Stale(max_age_s=max_age, keep=keep, key=key)
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(Value, kw_only=False):
     kind: ClassVar[str] = "fallback"
     substitute: Any
     on: Cause = Rejected

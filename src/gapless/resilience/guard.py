@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ from gapless.core.errors import ConfigError
 from gapless.core.world import RealWorld
 from gapless.resilience.errors import DeadlineExceeded, Rejected
 from gapless.resilience.events import GuardHook, Reloaded, tell
+from gapless.resilience.memory import Memory, Part, number
 from gapless.resilience.order import check_order
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Common, Gate, Kwargs, Layer, Policy, Site
 
@@ -37,6 +38,8 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 MARK = "__gapless_idempotent__"
+BUDGET = "budget"
+"""Where the guard's own budget stands among what its policies remember."""
 
 
 def idempotent(function: F) -> F:
@@ -159,6 +162,41 @@ class Guard:
         if self._common.hooks:
             tell(self._common.hooks, Reloaded(guard=self.name, before=before, after=self.policies))
 
+    def dump(self) -> list[Part]:
+        """What its policies remember, for a process that comes after this one."""
+        now, budget = self._world.now(), self._common.budget
+        known = {place: layer.dump(now) for place, layer in self.layers().items()}
+        if budget is not None:
+            known[BUDGET] = Memory(form=BUDGET, facts={"tokens": budget.left()})
+        return [Part(self.name, place, memory) for place, memory in known.items() if memory is not None]
+
+    def load(self, place: str, memory: Memory, then: float) -> None:
+        """What a process before has dumped at the moment `then` of this one's clock. Raises ConfigError when the policy
+        is not there, or does not understand it."""
+        layer, budget = self.layers().get(place), self._common.budget
+        try:
+            if layer is not None:
+                layer.load(memory, then)
+            elif place == BUDGET and budget is not None:
+                budget.inherit(number(memory.facts["tokens"], 0.0), then)
+            else:
+                raise ValueError("there is no such policy now")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"guard {self.name!r}: the memory of {place} is not taken over: {error}", "It begins anew."
+            ) from error
+
+    def force(self, mode: str) -> None:
+        """Have its breakers "open", "closed" or "disabled" until told otherwise; "automatic": they decide again, from
+        closed with empty windows. Reloads and restarts keep it. Raises ConfigError."""
+        from gapless.resilience.breaker import BreakerLayer  # only who has breakers pays for them
+
+        breakers = [layer for layer in self._layers if isinstance(layer, BreakerLayer)]
+        if not breakers:
+            raise ConfigError(f"guard {self.name!r} has no breaker to be forced", "Give it one: breaker().")
+        for each in breakers:
+            each.force(mode)
+
     def close(self) -> None:
         """Stop what policies do in the background."""
         for layer in self._layers:
@@ -273,7 +311,7 @@ class Guards:
         self._guards: dict[str, Guard] = {}
         self._loaded: set[str] = set()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Guard]:
         return iter(list(self._guards.values()))
 
     def __contains__(self, name: object) -> bool:
@@ -291,6 +329,12 @@ class Guards:
         found = self.get(name)
         found.replace(*policies)
         return found
+
+    def add(self, guard: Guard) -> Guard:
+        """Take in one that was made elsewhere. Raises ConfigError when another one has its name."""
+        if self._guards.setdefault(guard.name, guard) is not guard:
+            raise ConfigError(f"there is another guard {guard.name!r}", "Give each guard a name of its own.")
+        return guard
 
     def replace(self, wanted: Mapping[str, Sequence[Policy]]) -> tuple[str, ...]:
         """All of these or none: everything is checked before anything is swapped. Returns the names that changed.

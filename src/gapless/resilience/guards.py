@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from gapless.core.errors import Compacted, ConfigError
+from gapless.core.errors import ConfigError
 from gapless.core.ports import Store, World
+from gapless.core.value import fields_of
+from gapless.core.watched import content_of, file_contents, stored_contents
+from gapless.resilience import memory
 from gapless.resilience.events import GuardEvent, GuardHook, tell
 from gapless.resilience.guard import Guard
 from gapless.resilience.guard import Guards as Collection
+from gapless.resilience.memory import Part
 from gapless.resilience.order import safe_order
 from gapless.resilience.parse import Draft, Problem, parse
 from gapless.resilience.policy import Policy
@@ -34,10 +37,10 @@ _log = logging.getLogger("gapless.guard")
 
 KEY = "guards"
 """Where a store holds the document."""
-POLL_S = 1.0
-"""Between two looks at a file: one stat a second."""
-SETTLED_NS = 2_000_000_000
-"""A file that was written so recently may be written again within one tick of its clock: its content is compared."""
+STATE_BYTES = 1_000_000
+"""Some 30,000 keys; more would take a moment of the event loop that has to go on serving."""
+OLD_S = 3600.0
+"""Nothing that a guard remembers means anything after an hour."""
 
 NOTHING = "{}"
 """The document of a store in which there is none."""
@@ -45,15 +48,13 @@ NOTHING = "{}"
 Policies = tuple[Policy, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardsChanged(GuardEvent):
     """A document was taken over. `changes`: guard → what is different, each in a line for people."""
 
     source: str
-    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GuardsRefused(GuardEvent):
     """A document is wrong; everything stays as it was. `what`: `source:line: place: what`, one per line."""
 
@@ -71,6 +72,69 @@ class Guards(Collection):
         self._put: dict[str, Policies] = {}
         """What the last document has made of each guard that it named."""
         self._watching: set[asyncio.Task[None]] = set()
+        self._inherited: dict[str, list[tuple[Part, float]]] = {}
+        """From a process before, and the moment of it on this one's clock, for guards that are not defined yet."""
+
+    def add(self, guard: Guard) -> Guard:
+        super().add(guard)
+        self._recall(guard)
+        return guard
+
+    def define(self, name: str, *policies: Policy) -> Guard:
+        found = super().define(name, *policies)
+        self._recall(found)
+        return found
+
+    def replace(self, wanted: Mapping[str, Sequence[Policy]]) -> tuple[str, ...]:
+        changed = super().replace(wanted)
+        for name in changed:
+            self._recall(self.get(name))
+        return changed
+
+    def force(self, name: str, mode: str) -> None:
+        """As `Guard.force`, by name. Raises ConfigError."""
+        if name not in self:
+            raise ConfigError(
+                f"there is no guard {name!r}", f"Known: {', '.join(each.name for each in self) or 'none'}."
+            )
+        self.get(name).force(mode)
+
+    def dump_state(self, limit_bytes: int = STATE_BYTES) -> bytes:
+        """What all guards remember, for the process that comes after this one: breakers' windows and states, adaptive
+        limits, latencies, budgets, and as many keys' buckets as go into `limit_bytes`, those that matter most first.
+        See `memory`."""
+        parts = [part for each in self for part in each.dump()]
+        return memory.encode(parts, self._world.time(), limit_bytes)
+
+    def load_state(self, content: bytes) -> None:
+        """What a process before has dumped; guards that are defined later get their part then. Never raises: what is
+        old, broken or unknown is left out, with a line in the log."""
+        if not content:
+            return
+        try:
+            at, parts = memory.decode(content)
+            ago_s = max(self._world.time() - at, 0.0)
+            if ago_s > OLD_S:
+                raise ConfigError(f"the guards' state is {ago_s:.0f} s old", "The guards begin anew.")
+        except ConfigError as error:
+            _log.warning("%s", error)
+            return
+        then = self._world.now() - ago_s
+        for part in parts:
+            self._inherited.setdefault(part.guard, []).append((part, then))
+        for guard in self:
+            self._recall(guard)
+        for name in self._inherited:
+            _log.info("the state of guard %r waits until there is one of that name", name)
+
+    def _recall(self, guard: Guard) -> None:
+        if not guard.policies:
+            return  # so far it was only asked for
+        for part, then in self._inherited.pop(guard.name, ()):
+            try:
+                guard.load(part.place, part.memory, then)
+            except ConfigError as error:
+                _log.warning("%s", error)
 
     def subscribe(self, hook: GuardHook) -> Callable[[], None]:
         """Tell `hook` of GuardsChanged and GuardsRefused; returns the way to end that."""
@@ -87,8 +151,10 @@ class Guards(Collection):
         `watch`: go on doing so whenever it changes, until `close`. Raises ConfigError for a document that is wrong now;
         one that becomes wrong later is refused and told (`subscribe`, and the log).
         """
-        changes = _file(source, self._world) if isinstance(source, (str, Path)) else _stored(source, key)
-        name = str(source) if isinstance(source, (str, Path)) else f"{key} (store)"
+        if isinstance(source, (str, Path)):
+            changes, name = file_contents(source, self._world), str(source)
+        else:
+            changes, name = stored_contents(source, key, NOTHING), f"{key} (store)"
         first = await anext(changes)
         if isinstance(first, ConfigError):
             raise first
@@ -102,7 +168,7 @@ class Guards(Collection):
 
     def read(self, path: Path | str) -> tuple[str, ...]:
         """Take over a file, for code that is not async. Raises ConfigError. Returns the names that changed."""
-        return self.take(_text(Path(path)), str(path))
+        return self.take(content_of(path), str(path))
 
     def take(self, text: str, source: str) -> tuple[str, ...]:
         """Take over a document: all of it or nothing. Raises ConfigError. Returns the names that changed."""
@@ -203,72 +269,12 @@ def _difference(kind: str, old: Any, new: Any) -> list[str]:
         return [f"added {new}"]
     if new is None:
         return [f"removed {old}"]
-    if type(old) is not type(new) or not is_dataclass(old):
+    if type(old) is not type(new) or not (names := fields_of(old)):
         return [] if old == new else [f"{kind}: {old} → {new}"]
-    pairs = ((each.name, getattr(old, each.name), getattr(new, each.name)) for each in fields(old))
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in names)
     return [f"{kind}.{name}: {was} → {now}" for name, was, now in pairs if was != now]
 
 
 def _report(source: str, problems: Sequence[Problem]) -> str:
     lines = sorted({(p.line, p.place, p.what) for p in problems})
     return "\n".join(f"{source}:{line}: {place + ': ' if place else ''}{what}" for line, place, what in lines)
-
-
-# Where documents come from: iterators of each new content, the present one first.
-
-
-async def _file(path: Path | str, world: World) -> AsyncGenerator[str | ConfigError, None]:
-    place = Path(path)
-    mark, found = _mark(place), _content(place)
-    while True:
-        yield found
-        before, was = mark, found
-        while found == was or (isinstance(found, ConfigError) and mark == before):
-            await world.sleep(POLL_S)
-            before, mark = mark, _mark(place)
-            if mark != before or world.time() * 1e9 - mark[0] < SETTLED_NS:
-                found = _content(place)
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    """Changes whenever the file does, but for two writes within one tick of the file system's clock."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _content(path: Path) -> str | ConfigError:
-    try:
-        return _text(path)
-    except ConfigError as error:
-        return error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8", "Save the file as UTF-8.") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "Name a file that is there and readable.") from error
-
-
-async def _stored(store: Store, key: str) -> AsyncGenerator[str | ConfigError, None]:
-    while True:
-        listing = await store.list(key)
-        yield next((_decoded(entry.value) for entry in listing.entries if entry.key == key), NOTHING)
-        try:
-            async for updates in store.watch(key, after=listing.revision):
-                for update in updates:
-                    if update.key == key:
-                        yield NOTHING if update.value is None else _decoded(update.value)
-            return  # the store was closed
-        except Compacted:
-            continue  # too far behind: look again at what is there
-
-
-def _decoded(value: bytes) -> str:
-    """What is not UTF-8 becomes signs that the parser refuses with their line."""
-    return value.decode("utf-8", "replace")

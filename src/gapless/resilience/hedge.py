@@ -16,17 +16,18 @@ import math
 import re
 from collections.abc import Callable, Hashable
 from contextvars import copy_context
-from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience import deadline
 from gapless.resilience.budget import Budget, Ratio
 from gapless.resilience.hedge_delay import EVERY, Fixed, Quantile
 from gapless.resilience.hedge_race import Race
 from gapless.resilience.hedge_timer import RACE, TASK, Entry, Timer
+from gapless.resilience.memory import Memory, number
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Kwargs, Layer, Site, Statistics
 
 KEY_NAME = "idempotency_key"
@@ -34,11 +35,10 @@ KEY_NAME = "idempotency_key"
 BURST = 10.0
 """Hedges that the share may save up: the calls of one pause of the other side."""
 
-_QUANTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+_QUANTILE = r"p(\d{1,2}(?:\.\d+)?)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hedge:
+class Hedge(Value):
     """See `hedge`."""
 
     kind: ClassVar[str] = "hedge"
@@ -70,7 +70,7 @@ def hedge(
     twice is safe: `idempotent=True`, the function is marked `@idempotent`, has a parameter `idempotency_key`, or `key`
     (a template such as "{order_id}", or a function) gives a key for these arguments. Async only. Raises ConfigError.
     """
-    found = _QUANTILE.fullmatch(after) if isinstance(after, str) else None
+    found = re.fullmatch(_QUANTILE, after) if isinstance(after, str) else None
     quantile = float(found[1]) / 100 if found else 0.0
     if (found and not quantile) or (not found and (isinstance(after, str) or not after > 0)):
         raise ConfigError(f"hedge(after={after!r}) is no time", 'Give seconds above 0, or a quantile such as "p95".')
@@ -124,7 +124,7 @@ class HedgeLayer(Layer):
             deposit.calls += 1
             began, end = now(), ends()
             due = began + delay.value_s
-            if due >= end or not may(args, kwargs):
+            if due >= end or (may is not None and not may(args, kwargs)):
                 return await alone(args, kwargs)
             mine = timer
             if mine.thread != thread() or (task := task_of(mine.loop)) is None:
@@ -205,6 +205,17 @@ class HedgeLayer(Layer):
         state.cap.ratio = self.state.cap.ratio
         self.state = state
 
+    def dump(self, now: float) -> Memory:
+        delay = self.state.delay
+        known = {"latency": delay.dump()} if isinstance(delay, Quantile) else {}
+        return Memory(form="hedge", facts={"share": self.state.cap.left(), **known})
+
+    def load(self, memory: Memory, then: float) -> None:
+        delay = self.state.delay
+        if isinstance(delay, Quantile) and "latency" in memory.facts:
+            delay.load(memory.facts["latency"])
+        self.state.cap.inherit(number(memory.facts["share"], 0.0), then)
+
     def allowed(self) -> bool:
         """Take from both budgets; False when one of them has nothing left."""
         state = self.state
@@ -236,10 +247,10 @@ class HedgeLayer(Layer):
             "after_s": state.delay.value_s,
         }
 
-    def _may(self, site: Site) -> Callable[[Args, Kwargs], Any]:
-        """Is a second attempt with these arguments safe?"""
+    def _may(self, site: Site) -> Callable[[Args, Kwargs], Any] | None:
+        """Is a second attempt with these arguments safe? None: with all."""
         if self.policy.idempotent or site.idempotent:
-            return lambda args, kwargs: True
+            return None
         if self.policy.key is not None:
             return site.key(self.policy.key)
         if site.signature is not None and KEY_NAME in site.signature.parameters:

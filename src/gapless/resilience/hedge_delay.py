@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from math import frexp
+from typing import Any
+
+from gapless.resilience.memory import whole
 
 SUB = 16
 """Buckets per doubling: a bucket's upper bound is at most 6.25 % above what fell into it."""
@@ -76,6 +80,23 @@ class Quantile:
             self.value_s = max(self._best(), LEAST_S)
         if self._seen >= 2 * AGE:
             self._age()
+
+    def dump(self) -> dict[str, Any]:
+        """For another process."""
+        self.learn()
+        filled = [(at, count) for at, count in enumerate(self._counts) if count]
+        return {"counts": filled, "beyond": self._beyond}
+
+    def load(self, facts: Mapping[str, Any]) -> None:
+        """What another process has seen, beside what was seen here. Raises ValueError, TypeError or KeyError."""
+        found = [(whole(at, len(self._counts) - 1), whole(count, 2 * AGE)) for at, count in facts["counts"]]
+        beyond = whole(facts["beyond"], 2 * AGE)
+        for at, count in found:
+            self._counts[at] += count
+        self._beyond += beyond
+        self._seen += sum(count for _, count in found) + beyond
+        self._top = max([self._top, *(at for at, _ in found)])
+        self.learn()
 
     def _best(self) -> float:
         """The bound with the best balance between the share above it and its length; infinite if all have too many."""

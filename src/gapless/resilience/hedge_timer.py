@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapless.core.ports import World
 from gapless.resilience.hedge_delay import EVERY, Fixed, Quantile
 from gapless.resilience.hedge_race import Race
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 DUE, TASK, BEFORE, BEGAN, END, ARGS, KWARGS, CONTEXT, RACE = range(9)
 Entry = list[Any]

@@ -5,6 +5,7 @@ Compiled once for each guarded function, so that a call pays for one tuple or di
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
 from inspect import Parameter, Signature
 from operator import attrgetter
@@ -16,7 +17,11 @@ from gapless.core.errors import ConfigError
 Key = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
 Getter = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
+NOWHERE = sys.maxsize
+"""A place that no tuple of arguments has."""
+
 _MISSING: Any = object()
+_BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def compile_key(template: str | Callable[..., Hashable], signature: Signature | None, where: str) -> Key:
@@ -35,6 +40,17 @@ def compile_key(template: str | Callable[..., Hashable], signature: Signature | 
         return _getter(pieces[0][1] or "", signature, where)
     getters = [(text, _getter(field, signature, where) if field else None) for text, field in pieces]
     return lambda args, kwargs: "".join([text + (str(get(args, kwargs)) if get else "") for text, get in getters])
+
+
+def place_of(template: str | Callable[..., Hashable], signature: Signature | None) -> int:
+    """The place among the arguments that a template such as "{user}" names; NOWHERE for all that is not as simple."""
+    if callable(template) or signature is None:
+        return NOWHERE
+    pieces = list(Formatter().parse(template))
+    if len(pieces) != 1 or pieces[0][0] or pieces[0][1] not in signature.parameters:
+        return NOWHERE
+    places = [name for name, each in signature.parameters.items() if each.kind in _BY_PLACE]
+    return places.index(pieces[0][1]) if pieces[0][1] in places else NOWHERE
 
 
 def _getter(field: str, signature: Signature | None, where: str) -> Getter:

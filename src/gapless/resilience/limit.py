@@ -10,10 +10,10 @@ No wait goes beyond the deadline. Whoever is cancelled while it waits leaves no 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience.limit_adaptive import Adaptive, adaptive
 from gapless.resilience.limit_layer import LimitLayer
 from gapless.resilience.limit_shed import Codel, Priority, codel, priority
@@ -24,8 +24,7 @@ __all__ = ["Adaptive", "Codel", "Limit", "LimitLayer", "Priority", "adaptive", "
 Order = Literal["fifo", "adaptive"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(Value):
     """See `limit`."""
 
     kind: ClassVar[str] = "limit"
@@ -33,7 +32,7 @@ class Limit:
     queue: int = 0
     wait_s: float = 1.0
     order: Order = "fifo"
-    codel: Codel | None = Codel()  # noqa: RUF009 - frozen
+    codel: Codel | None = Codel()
     priority: str | Callable[..., Hashable] | None = None
 
     def bind(self, binding: Binding) -> LimitLayer:

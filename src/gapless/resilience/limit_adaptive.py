@@ -23,15 +23,17 @@ of their times / time).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
+from gapless.resilience.memory import number
 
 GOLDEN = 0.6180339887498949
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adaptive:
+class Adaptive(Value):
     """`initial` 0: the smaller of 20 and `max`."""
 
     max: int
@@ -121,6 +123,20 @@ class Gradient:
         self.rules = rules
         self.limit = self._within(self.limit)
         self._resume = self._resume and self._within(self._resume)
+
+    def dump(self) -> dict[str, float]:
+        """For another process."""
+        own_s = self.own_s if self.own_s < math.inf else 0.0
+        limit = self._resume or self.limit
+        return {"limit": limit, "own_s": own_s, "probe_s": self._probe_s, "starting": float(self._starting)}
+
+    def load(self, facts: Mapping[str, Any], now: float) -> None:
+        """What another process has learnt. Raises ValueError or KeyError."""
+        limit, own_s, starting = (number(facts[name], 0.0) for name in ("limit", "own_s", "starting"))
+        self._probe_s = min(number(facts["probe_s"], self.rules.first_probe_s), self.rules.probe_s)
+        self._probe_at = now + self._probe_s
+        self.limit, self._resume = self._within(limit), 0.0
+        self.own_s, self._starting = own_s or math.inf, bool(starting)
 
     def _learn(self, now: float, mean_s: float, used: bool) -> None:
         self.own_s = min(self.own_s, mean_s)

@@ -15,6 +15,7 @@ from gapless.resilience.events import CallRejected, LimitChanged
 from gapless.resilience.limit_adaptive import Adaptive, Gradient
 from gapless.resilience.limit_shed import Fate, Priority, Queue, Waiter, priority
 from gapless.resilience.limit_state import LimitState
+from gapless.resilience.memory import Memory
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Gate, Kwargs, Layer, Site, Statistics
 
 if TYPE_CHECKING:
@@ -174,6 +175,16 @@ class LimitLayer(Layer):
         self.state = state
         limit = int(state.gradient.limit) if state.gradient is not None else fresh.limit
         self._wake(state.resize(limit, self.now()))
+
+    def dump(self, now: float) -> Memory | None:
+        gradient = self.state.gradient
+        return None if gradient is None else Memory(form="limit.adaptive", facts=gradient.dump())
+
+    def load(self, memory: Memory, then: float) -> None:
+        gradient, now = self.state.gradient, self.now()
+        if gradient is not None:
+            gradient.load(memory.facts, now)
+            self._wake(self.state.resize(int(gradient.limit), now))
 
     def statistics(self) -> Statistics:
         state, fates = self.state, self.state.fates

@@ -16,8 +16,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+
+from gapless.core.value import Value
 
 
 class Priority(IntEnum):
@@ -31,8 +32,7 @@ priority: ContextVar[int] = ContextVar("gapless_priority", default=Priority.NORM
 """The present request's; whatever is called on its behalf inherits it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Codel:
+class Codel(Value, kw_only=False):
     """`target_s`: a wait that does not matter; a few percent of what a call takes. `interval_s`: how long a burst may
     take to drain; the RFC's default suits what is answered within some 100 ms."""
 

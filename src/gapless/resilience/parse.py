@@ -160,6 +160,7 @@ _BREAKER: Mapping[str, Callable[[str], Any]] = {
 }  # fmt: skip
 _RATE: Mapping[str, Callable[[str], Any]] = {
     "limit": str, "burst": whole, "by": principal, "key": str, "mode": str, "queue": whole, "hot": whole, "shared": str,
+    "leased": flag,
 }  # fmt: skip
 _LIMIT: Mapping[str, Callable[[str], Any]] = {
     "max": whole, "adaptive": flag, "min": whole, "queue": whole, "wait": seconds, "order": str, "priority": str,
@@ -204,11 +205,13 @@ def _breaker(given: Values) -> Policy:
 
 
 def _rate(given: Values) -> Policy:
-    from gapless.resilience.rate import rate, top
+    from gapless.resilience.rate import leased, rate, top
 
     if "by" in given and "key" in given:
         raise ConfigError("rate: by and key say the same", "Keep one of them.")
-    rest = {key: value for key, value in given.items() if key not in ("limit", "by", "key", "hot")}
+    rest = {key: value for key, value in given.items() if key not in ("limit", "by", "key", "hot", "leased")}
+    if given.get("leased"):
+        rest["shared"] = leased(given.get("shared"))
     key = given.get("key", given.get("by", ""))
     return rate(given["limit"], key=key, hot=top(given["hot"]) if "hot" in given else None, **rest)
 

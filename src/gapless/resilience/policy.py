@@ -4,8 +4,7 @@ A **policy** is a frozen value that says what is wanted. `policy.bind(binding)` 
 policy in one guard, shared by every function that the guard wraps. For each function (a **site**) the layer gives one
 closure around the next layer's, built once and called for each call:
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Bulkhead:
+    class Bulkhead(Value):                                # a frozen dataclass does as well
         kind: ClassVar[str] = "limit"
         max: int
         def bind(self, binding: Binding) -> Layer:
@@ -48,13 +47,14 @@ Rules that keep the whole pipeline right and quick:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass, field
 from inspect import Signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from gapless.core.value import Value
 from gapless.resilience.budget import Budget, Ratio
 from gapless.resilience.events import GuardEvent, GuardHook, tell
-from gapless.resilience.keys import Key, compile_key
+from gapless.resilience.keys import Key, compile_key, place_of
+from gapless.resilience.memory import Memory
 
 if TYPE_CHECKING:
     from gapless.core.ports import World
@@ -66,14 +66,16 @@ Call = Callable[[Args, Kwargs], Any]
 Statistics = Mapping[str, Any]
 
 
-@dataclass(slots=True, kw_only=True)
 class Common:
     """What outlives a reload of a guard's policies."""
 
-    hooks: tuple[GuardHook, ...] = ()
-    budget: Budget | None = None
-    shared: bool = False
-    """The budget was given, and may be that of others too: its ratio is not this guard's to change."""
+    __slots__ = ("budget", "hooks", "shared")
+
+    def __init__(self, hooks: tuple[GuardHook, ...] = ()) -> None:
+        self.hooks = hooks
+        self.budget: Budget | None = None
+        self.shared = False
+        """The budget was given, and may be that of others too: its ratio is not this guard's to change."""
 
     def decide(self, wanted: Ratio | Budget | None, world: World) -> None:
         """The tokens stay where only the ratio is another."""
@@ -85,17 +87,26 @@ class Common:
             self.budget.ratio = wanted or Ratio()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """The guard, as its layers see it."""
 
-    guard: str
-    world: World
-    now: Callable[[], float]
-    """`world.now`, looked up once."""
-    kinds: tuple[str, ...] = ()
-    """Of all its policies, outermost first."""
-    common: Common = field(default_factory=Common)
+    __slots__ = ("common", "guard", "kinds", "now", "world")
+
+    def __init__(
+        self,
+        *,
+        guard: str,
+        world: World,
+        now: Callable[[], float],
+        kinds: tuple[str, ...] = (),
+        common: Common | None = None,
+    ) -> None:
+        self.guard, self.world = guard, world
+        self.now = now
+        """`world.now`, looked up once."""
+        self.kinds = kinds
+        """Of all its policies, outermost first."""
+        self.common = common or Common()
 
     @property
     def hooks(self) -> tuple[GuardHook, ...]:
@@ -118,8 +129,7 @@ class Binding:
         return common.budget
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class Site(Value):
     """The function around which a pipeline is built; without a signature it is `guard.enter`."""
 
     name: str
@@ -131,6 +141,10 @@ class Site:
     def key(self, template: str | Callable[..., Hashable]) -> Key:
         """ "{user}" → a function of (args, kwargs). Raises ConfigError when there is no such parameter."""
         return compile_key(template, self.signature, self.name)
+
+    def place(self, template: str | Callable[..., Hashable]) -> int:
+        """Where in `args` the whole key is when that is long enough: quicker than to ask `key`."""
+        return place_of(template, self.signature)
 
 
 class Gate(Protocol):
@@ -164,6 +178,14 @@ class Layer:
 
     def adopt(self, old: Layer) -> None:
         """Take over the state of the layer before a reload."""
+
+    def dump(self, now: float) -> Memory | None:
+        """What the process that comes after this one shall know; moments as seconds from `now`."""
+        return None
+
+    def load(self, memory: Memory, then: float) -> None:
+        """What a process before has dumped: its moments count from `then`, on this one's clock. What happened here
+        already is kept. Raises ValueError, TypeError or KeyError for facts that it does not understand."""
 
     def statistics(self) -> Statistics:
         """Counters and gauges by name; the names of counters end in what was counted (`rejected`, `retried`)."""

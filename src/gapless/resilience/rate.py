@@ -12,10 +12,10 @@ rate("500/s", shared=leased(redis))                        # the same from a loc
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 from gapless.resilience.rate_hot import Top, top
 from gapless.resilience.rate_quota import Quota, quota
 from gapless.resilience.rate_shared import Shared, exact, leased
@@ -30,8 +30,7 @@ MODES = ("token", "leaky", "sliding")
 Template = str | Callable[..., Hashable]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class Rate(Value):
     """See `rate`."""
 
     kind: ClassVar[str] = "rate"
@@ -48,7 +47,7 @@ class Rate:
 
     def plain(self) -> Rate:
         """The same without hot keys: overrides are few."""
-        return replace(self, hot=None)
+        return self.__replace__(hot=None)
 
     def bind(self, binding: Binding) -> Layer:
         from gapless.resilience import rate_layers

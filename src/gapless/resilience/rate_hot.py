@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
 from heapq import heapify, heappush, heapreplace
+from typing import Any
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
+from gapless.resilience.memory import portable, seconds_ahead, whole
 from gapless.resilience.rate_local import ROUNDING_S
 from gapless.resilience.rate_quota import Quota
 
@@ -29,12 +31,13 @@ MOST_KEYS = 6_000
 """Exact buckets take about 500 bytes each: with the sketch below 8 MB."""
 AGED_AFTER = 1 << 19
 """Calls in the sketch between two halvings: few enough that an error of a count (4 · calls / CELLS) stays small."""
+MOST_COUNT = 1 << 31
+"""Of calls: the cells have 32 bits."""
 NAME_LENGTH = 64
 """Of a key, as kept for people; a bucket is known by its hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Top:
+class Top(Value, kw_only=False):
     keys: int
 
 
@@ -48,10 +51,13 @@ def top(keys: int) -> Top:
 class _Hot:
     """A busy key's bucket."""
 
-    __slots__ = ("count", "full_at", "name")
+    __slots__ = ("count", "full_at", "key", "name")
 
-    def __init__(self, full_at: float, count: int, name: str) -> None:
-        self.full_at, self.count, self.name = full_at, count, name
+    def __init__(self, full_at: float, count: int, key: Hashable) -> None:
+        self.full_at, self.count = full_at, count
+        self.name = str(key)[:NAME_LENGTH]
+        self.key = key if type(key) is int or key == self.name else None
+        """For another process; None when it is none that travels, or a long one."""
 
 
 class HotBuckets:
@@ -95,6 +101,31 @@ class HotBuckets:
             ordered = sorted(self._hot.values(), key=lambda hot: -hot.count)
         return [(hot.name, hot.count) for hot in ordered[:count]]
 
+    def note(self, key: Hashable) -> None:
+        """As `TokenBuckets.note`: the busiest have their names."""
+
+    def dump(self, now: float) -> list[tuple[Any, ...]]:
+        """(key, seconds until its bucket is full again, calls), busiest first. The sketch stays: its cells belong to
+        hashes of this process."""
+        with self._lock:
+            known = [(hot.key, hot.full_at - now, hot.count) for hot in self._hot.values() if portable(hot.key)]
+        return sorted([each for each in known if each[0] is not None], key=lambda each: -each[2])
+
+    def load(self, keys: Iterable[Sequence[Any]], then: float) -> None:
+        """What another process has dumped at the moment `then`. Raises ValueError."""
+        with self._lock:
+            for key, ahead_s, count in keys:
+                self._inherit(key, then + seconds_ahead(ahead_s, self._tolerance_s), whole(count, MOST_COUNT))
+
+    def _inherit(self, key: Hashable, full_at: float, count: int) -> None:
+        key_hash = hash((key,))
+        if (hot := self._hot.get(key_hash)) is not None:
+            hot.full_at = max(hot.full_at, full_at)
+            return
+        self._raise((key_hash & MASK, key_hash >> 17 & MASK, key_hash >> 34 & MASK), full_at)
+        if count > self._bar:
+            self._promote(key, key_hash, count, full_at)
+
     def _cold(self, key: Hashable, key_hash: int, now: float) -> float:
         places = key_hash & MASK, key_hash >> 17 & MASK, key_hash >> 34 & MASK
         full_at = max(self._moment(places), self.floor, now) + self._interval_s
@@ -133,7 +164,7 @@ class HotBuckets:
         return count
 
     def _promote(self, key: Hashable, key_hash: int, count: int, full_at: float) -> None:
-        hot = _Hot(full_at, count, str(key)[:NAME_LENGTH])
+        hot = _Hot(full_at, count, key)
         if len(self._hot) < self._keys:
             heappush(self._least, (count, key_hash))
             self._hot[key_hash] = hot

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from gapless.resilience import deadline
 from gapless.resilience.errors import RateLimited
 from gapless.resilience.events import CallRejected
 from gapless.resilience.keys import Key
+from gapless.resilience.memory import Memory
 from gapless.resilience.policy import Args, AsyncCall, Binding, Call, Gate, Kwargs, Layer, Site, Statistics
 from gapless.resilience.rate import Rate
 from gapless.resilience.rate_hot import HotBuckets
-from gapless.resilience.rate_local import LeakyBuckets, SlidingWindows, TokenBuckets
+from gapless.resilience.rate_local import ROUNDING_S, LeakyBuckets, SlidingWindows, TokenBuckets
 from gapless.resilience.rate_quota import Quota
 
 HOTTEST = 10
@@ -27,14 +27,17 @@ class Buckets(Protocol):
         ...
 
     def retune(self, quota: Quota) -> None: ...
+    def note(self, key: Hashable) -> None: ...
+    def dump(self, now: float) -> list[tuple[Any, ...]]: ...
+    def load(self, keys: Iterable[Sequence[Any]], then: float) -> None: ...
     def __len__(self) -> int: ...
 
 
-@dataclass(slots=True)
 class Counts:
-    admitted: int = 0
-    rejected: int = 0
-    waited: int = 0
+    __slots__ = ("admitted", "rejected", "waited")
+
+    def __init__(self) -> None:
+        self.admitted = self.rejected = self.waited = 0
 
 
 B = TypeVar("B")
@@ -48,6 +51,22 @@ class PerKey(Generic[B]):
 
     def of(self, key: Hashable) -> B:
         return self.own.get(key, self.rest)
+
+    def all(self) -> list[B]:
+        """Each once; those of overrides first."""
+        return list({id(each): each for each in [*self.own.values(), self.rest]}.values())
+
+
+def memory_of(form: str, buckets: PerKey[Any], now: float) -> Memory:
+    return Memory(form=form, keys=[entry for each in buckets.all() for entry in each.dump(now)])
+
+
+def load_into(form: str, buckets: PerKey[Any], memory: Memory, then: float) -> None:
+    """Raises ValueError and TypeError."""
+    if memory.form != form:
+        raise ValueError(f"it is of {memory.form}, and this is {form}")
+    for entry in memory.keys:
+        buckets.of(entry[0]).load([entry], then)
 
 
 def layer_of(policy: Rate, binding: Binding) -> Layer:
@@ -151,6 +170,20 @@ class LocalLayer(InstantLayer):
         own = {key: by_quota[each] for key, each in policy.overrides}
         self.buckets = PerKey(buckets_of(policy, policy.quota), own)
 
+    @property
+    def form(self) -> str:
+        return "rate.hot" if self.policy.hot else f"rate.{self.policy.mode}"
+
+    def dump(self, now: float) -> Memory:
+        return memory_of(self.form, self.buckets, now)
+
+    def load(self, memory: Memory, then: float) -> None:
+        load_into(self.form, self.buckets, memory, then)
+
+    def refused(self, key: Hashable, wait_s: float) -> RateLimited:
+        self.buckets.of(key).note(key)
+        return super().refused(key, wait_s)
+
     def adopt(self, old: Layer) -> None:
         super().adopt(old)
         if isinstance(old, LocalLayer) and (old.policy.mode, old.policy.hot) == (self.policy.mode, self.policy.hot):
@@ -163,6 +196,35 @@ class LocalLayer(InstantLayer):
         rest = self.buckets.rest
         figures = {**super().statistics(), "keys": len(rest)}
         return {**figures, "hottest": rest.hottest(HOTTEST)} if isinstance(rest, HotBuckets) else figures
+
+    def around_sync(self, call: Call, site: Site) -> Call:
+        rest = self.buckets.rest
+        return self._by_token(rest, call, site) if isinstance(rest, TokenBuckets) else super().around_sync(call, site)
+
+    def _by_token(self, buckets: TokenBuckets, call: Call, site: Site) -> Call:
+        """The usual case, with the key's function and the beginning of `TokenBuckets.acquire` (see there) written out:
+        to call them would cost more than all that they do."""
+        key_of, acquire, now = site.key(self.policy.key), self.acquirer(), self.binding.now
+        place, own, counts, refused = site.place(self.policy.key), self.buckets.own, self.counts, self.refused
+
+        def limited(args: Args, kwargs: Kwargs) -> Any:
+            key = args[place] if place < len(args) else key_of(args, kwargs)
+            moment, near = now(), buckets.near
+            if key in near and not (own and key in own):
+                full_at = near[key]
+                if full_at < moment:
+                    full_at = moment
+                full_at += buckets.interval_s
+                if full_at - moment - buckets.tolerance_s <= ROUNDING_S:
+                    near[key] = full_at
+                    counts.admitted += 1
+                    return call(args, kwargs)
+            if wait_s := acquire(key, moment):
+                raise refused(key, wait_s)
+            counts.admitted += 1
+            return call(args, kwargs)
+
+        return limited
 
     def acquirer(self) -> Callable[[Hashable, float], float]:
         if not self.buckets.own:
@@ -179,6 +241,12 @@ class QueueLayer(RateLayer):
         by_quota = {each: LeakyBuckets(each, policy.queue) for _, each in policy.overrides}
         own = {key: by_quota[each] for key, each in policy.overrides}
         self.buckets = PerKey(LeakyBuckets(policy.quota, policy.queue), own)
+
+    def dump(self, now: float) -> Memory:
+        return memory_of("rate.leaky", self.buckets, now)
+
+    def load(self, memory: Memory, then: float) -> None:
+        load_into("rate.leaky", self.buckets, memory, then)
 
     def adopt(self, old: Layer) -> None:
         super().adopt(old)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_QUOTA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-z]+)\s*")
+_QUOTA = r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-z]+)\s*"
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Value, kw_only=False):
     """`count` calls in `per_s` seconds, of which `burst` may come at once after a quiet time."""
 
     count: float
@@ -42,7 +41,7 @@ def quota(text: str | Quota, burst: float | None = None) -> Quota:
     """`burst` defaults to the whole count: "100/s" allows 100 calls at once. Raises ConfigError."""
     if isinstance(text, Quota):
         return text
-    match = _QUOTA.fullmatch(text)
+    match = re.fullmatch(_QUOTA, text)
     if match is None or match[3] not in UNITS_S:
         raise ConfigError(
             f"{text!r} is no rate", f"Write calls/time, as in 100/s or 20/10s; units: {', '.join(UNITS_S)}."

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from gapless.core.errors import ConfigError, GaplessError
@@ -170,6 +171,7 @@ def is_async(client: Any) -> bool:
 def async_scripts(client: Any, where: str) -> Scripts:
     """Of an asyncio client or a URL. Raises ConfigError."""
     if own := isinstance(client, str):
+        _check_installed()
         import redis.asyncio
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -183,6 +185,7 @@ def async_scripts(client: Any, where: str) -> Scripts:
 def blocking_scripts(client: Any, where: str, timeout_s: float) -> BlockingScripts:
     """Of a blocking client or a URL. Raises ConfigError."""
     if own := isinstance(client, str):
+        _check_installed()
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
@@ -192,6 +195,12 @@ def blocking_scripts(client: Any, where: str, timeout_s: float) -> BlockingScrip
     elif is_async(client):
         raise ConfigError(f"{where} is not async and {client!r} is", "Share a redis.Redis, or a URL.")
     return SyncRedis(client, _errors(), own)
+
+
+def _check_installed() -> None:
+    """Raises ConfigError."""
+    if find_spec("redis") is None:
+        raise ConfigError("a rate is shared on Redis, and redis-py is not here", "pip install 'gapless[redis]'")
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -110,6 +110,15 @@ class ThreadRefill:
                 self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._refill()
+        except Exception:
+            if not self._closed:  # otherwise its owner has closed the client meanwhile, as he may
+                raise
+        finally:
+            self._scripts.close()
+
+    def _refill(self) -> None:
         leases, now = self._leases, self._world.now
         while not self._closed:
             self._wanted.clear()
@@ -124,4 +133,3 @@ class ThreadRefill:
             else:
                 leases.finish(wanted, reply, now())
             self._world.pause(leases.pause_s)
-        self._scripts.close()

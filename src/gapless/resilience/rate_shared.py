@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
 
 PATIENCE_S = 0.05
 """An exact decision that takes longer is made locally."""
@@ -15,8 +15,7 @@ loses less with a killed process."""
 PREFIX = "gapless"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class Shared(Value):
     """`client`: redis-py's `Redis`, `asyncio.Redis`, or a URL."""
 
     client: Any

@@ -145,6 +145,7 @@ class ExactLayer(SharedLayer):
         self.scripts: Scripts | None = None
         self.blocking: BlockingScripts | None = None
         self._background = Background()
+        self._closed = False
 
     def adopt(self, old: Layer) -> None:
         super().adopt(old)
@@ -249,6 +250,9 @@ class ExactLayer(SharedLayer):
             self._joined(resume, scripts.run(LEND, keys, args)[0])
         except Away as error:
             self._lose(error)
+        except Exception:
+            if not self._closed:  # otherwise its owner has closed the client meanwhile, as he may
+                raise
         finally:
             self._joining = False
 
@@ -287,6 +291,7 @@ class ExactLayer(SharedLayer):
         return RateGate(site.key(self.policy.key), self.admit, self.admit_sync)
 
     def close(self) -> None:
+        self._closed = True
         self._background.close()
         if self.blocking is not None:
             self.blocking.close()

@@ -57,8 +57,12 @@ class Table:
     def get(self, key_hash: int) -> float:
         """0.0 when it is not there."""
         hashes, values, _ = self.directory[key_hash & self.mask]
-        slot = _find(hashes, key_hash)
-        return values[slot] if hashes[slot] else 0.0
+        slot = key_hash >> SLOT_SHIFT & SLOT_MASK
+        while (found := hashes[slot]) != key_hash:  # `_find` without a call: every new key comes by here
+            if not found:
+                return 0.0
+            slot = slot + 1 & SLOT_MASK
+        return values[slot]
 
     def put(self, key_hash: int, value: float) -> None:
         hashes, values, _ = self.directory[key_hash & self.mask]
@@ -126,11 +130,19 @@ class Generations:
     def recall(self, key_hash: int) -> float:
         """The number of a key, moved to the current generation when it was in the one before; 0.0 if unknown."""
         value = self.current.get(key_hash)
-        if not value and self.previous.count and (value := self.previous.take(key_hash)):
+        if not value and (value := self.leave(key_hash)):
             self.current.put(key_hash, value)
-        # Tens of thousands of pages freed at once would stop everybody for milliseconds.
-        del self._dying[-4:]
         return value
+
+    def leave(self, key_hash: int) -> float:
+        """The number of a key that the generation before has, and afterwards has no more; 0.0 if unknown."""
+        if self._dying:  # tens of thousands of pages freed at once would stop everybody for milliseconds
+            del self._dying[-4:]
+        return self.previous.take(key_hash) if self.previous.count else 0.0
+
+    def peek(self, key_hash: int) -> float:
+        """As `recall`, and nothing moves."""
+        return self.current.get(key_hash) or self.previous.get(key_hash)
 
     def rotate(self) -> None:
         self._dying = self.previous.directory

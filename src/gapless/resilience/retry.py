@@ -8,8 +8,7 @@ only out of a budget that is a share of the traffic, so that retries never turn 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from gapless.core.value import Value
 from gapless.resilience.budget import Ratio
 from gapless.resilience.deadline import LONGEST_DIGITS
 
@@ -22,8 +21,7 @@ RETRIED_STATUSES = frozenset({502, 503, 504})
 RATIO = Ratio()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Value):
     attempts: int = 3
     """Sent attempts of one call, the first included; in an outage the budget bounds them before this does."""
     rounds: int = 10

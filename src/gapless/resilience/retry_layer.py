@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gapless.core.errors import ConfigError
+from gapless.core.value import Value
+from gapless.resilience import pushback
 from gapless.resilience.budget import Budget, Ratio
 from gapless.resilience.causes import Cause, causes, name_of
 from gapless.resilience.deadline import current
@@ -25,8 +26,7 @@ KEY_NAME = "idempotency_key"
 May = Callable[[Args, Kwargs], Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(Value):
     kind: ClassVar[str] = "retry"
     on: Cause = PASSING
     attempts: int = 3
@@ -64,8 +64,8 @@ def retry(
     is refused when the function is guarded.
 
     `each`: seconds for one attempt, apart from the deadline. A Retry-After of the error or the result is honoured; one
-    of more than `longest` seconds, or beyond the deadline, ends the retries at once. `budget` is shared with hedges,
-    and with other guards when it is a `Budget`.
+    of more than `longest` seconds, or beyond the deadline, ends the retries at once; so does what somebody further down
+    has asked again already (`pushback`). `budget` is shared with hedges, and with other guards when it is a `Budget`.
     """
     if attempts < 1 or not each > 0 or base < 0 or cap < 0:
         raise ConfigError(
@@ -83,16 +83,26 @@ class _Counts:
 
     def __init__(self) -> None:
         self.retried = self.recovered = 0
-        self.spent = {"attempts": 0, "budget": 0, "deadline": 0, "not idempotent": 0}
+        self.spent = {"attempts": 0, "budget": 0, "deadline": 0, "not idempotent": 0, "pushback": 0}
         """Calls that were not tried again, by reason."""
 
 
-@dataclass(slots=True)
 class _Failure:
     """How the latest attempt ended: with an error, or a result that is called bad."""
 
-    error: BaseException | None
-    result: Any = None
+    __slots__ = ("_final", "error", "result")
+
+    def __init__(self, error: BaseException | None, result: Any = None, *, final: bool = False) -> None:
+        self.error, self.result, self._final = error, result, final
+
+    @property
+    def outcome(self) -> Any:
+        return self.result if self.error is None else self.error
+
+    @property
+    def final(self) -> bool:
+        """Whether it was asked again already, further down."""
+        return self._final or pushback.is_final(self.outcome)
 
     def end(self) -> Any:
         """There is no further attempt: the caller gets what came last, unchanged."""
@@ -127,17 +137,19 @@ class RetryLayer(Layer):
     def around(self, call: AsyncCall, site: Site) -> AsyncCall:
         attempt, may = self._limit().around(call, site), self._may(site)
         budget, kinds, bad, again = self._budget, self._kinds, self._policy.result, self._again
+        finals = pushback.finals.get
 
         async def retried(args: Args, kwargs: Kwargs) -> Any:
             budget.calls += 1
+            before = finals()
             try:
                 result = await attempt(args, kwargs)
             except kinds as error:
-                failure = _Failure(error)
+                failure = _Failure(error, final=finals() != before)
             else:
                 if bad is None or not bad(result):
                     return result
-                failure = _Failure(None, result)
+                failure = _Failure(None, result, final=finals() != before)
             return await again(attempt, may, args, kwargs, failure)
 
         return retried
@@ -161,22 +173,23 @@ class RetryLayer(Layer):
         return retried
 
     async def _again(self, attempt: AsyncCall, may: May, args: Args, kwargs: Kwargs, failure: _Failure) -> Any:
-        number, bad = 1, self._policy.result
+        number, bad, finals = 1, self._policy.result, pushback.finals.get
         while (wait_s := self._wait(number, failure, may, args, kwargs)) is not None:
             if wait_s > 0:
                 await self._binding.world.sleep(wait_s)
             if self._over(number, failure):
                 break
             number += 1
+            before = finals()
             try:
                 result = await attempt(args, kwargs)
             except self._kinds as error:
-                failure = _Failure(error)
+                failure = _Failure(error, final=finals() != before)
             else:
                 if bad is None or not bad(result):
                     self._counts.recovered += 1
                     return result
-                failure = _Failure(None, result)
+                failure = _Failure(None, result, final=finals() != before)
         return failure.end()
 
     def _again_sync(self, attempt: Call, may: May, args: Args, kwargs: Kwargs, failure: _Failure) -> Any:
@@ -204,7 +217,7 @@ class RetryLayer(Layer):
             return None
         wait_s = self._pause(number, failure)
         safe = not getattr(failure.error, "sent", True) or bool(may(args, kwargs))
-        if (reason := self._reason(number, wait_s, safe)) is not None:
+        if (reason := self._reason(number, wait_s, failure, safe)) is not None:
             self._stop(reason, number, failure.error)
             return None
         self._counts.retried += 1
@@ -215,8 +228,10 @@ class RetryLayer(Layer):
             self._binding.emit(event)
         return wait_s
 
-    def _reason(self, number: int, wait_s: float, safe: bool) -> str | None:
+    def _reason(self, number: int, wait_s: float, failure: _Failure, safe: bool) -> str | None:
         """Why there is no further attempt. Takes from the budget last: only what is truly tried again costs."""
+        if failure.final:
+            return "pushback"
         if number >= self._policy.attempts:
             return "attempts"
         if not safe:
@@ -233,7 +248,7 @@ class RetryLayer(Layer):
 
     def _pause(self, number: int, failure: _Failure) -> float:
         """Full jitter, after what the other side asked for; infinite when that is too long to wait for."""
-        asked_s = _asked_s(failure.result if failure.error is None else failure.error, self._binding.world.time)
+        asked_s = _asked_s(failure.outcome, self._binding.world.time)
         if asked_s > self._policy.longest_s:
             return math.inf
         return asked_s + backoff(self._policy.base_s, self._policy.cap_s, number, self._binding.world.random())
@@ -249,6 +264,10 @@ class RetryLayer(Layer):
 
     def _stop(self, reason: str, number: int, error: BaseException | None) -> None:
         self._counts.spent[reason] += 1
+        if reason == "pushback":
+            pushback.final()
+        elif reason == "budget" or number > 1:
+            pushback.spent()
         if self._binding.hooks:
             event = RetriesSpent(guard=self._binding.guard, policy="retry", reason=reason, attempt=number, error=error)
             self._binding.emit(event)

@@ -2,14 +2,16 @@
 
 `look` first counts what was answered since the last look, then judges:
 
-- Two e-processes (`observe.judge`), for errors and for slow answers, share alpha. They compare both releases in the
-  same seconds, so that a shared incident or a growing share speaks neither for nor against the canary.
-- Fixed guard rails beside them, on lower confidence bounds: error rate, p99, failed health checks. They are not part of
-  alpha. While the stable release gets requests they also ask that the canary is worse than it: what hits both is no
-  reason to go back.
+- E-processes (`observe.judge`) share alpha: errors, slow answers, each counted metric of the business, and the guard
+  rail of the error rate. They compare both releases in the same seconds, so that a shared incident or a growing share
+  speaks neither for nor against the canary.
+- Fixed guard rails beside them: the p99, on a lower confidence bound, and failed health checks, which act at once.
+  While the stable release gets requests they also ask that the canary is worse than it: what hits both is no reason to
+  go back.
 - At 100 % nothing is left to compare with. The guard rails stay, absolute and against the last known baseline, for a
-  short bake; what the e-processes have found before still counts.
-- No evidence means hold; a step that finds none within the policy's patience is rolled back.
+  short hold; `bake` is the same for the time after promotion.
+- A step is passed when a canary at the greatest permitted error rate would have been found out with the policy's power.
+  No evidence means hold, and after the policy's patience whatever that says. What looks worse is never promoted.
 """
 
 from __future__ import annotations
@@ -18,20 +20,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gapless.core.model import BUCKETS, Evidence, Objective, RolloutPolicy, Window
+from gapless.core.model import BUCKETS, Evidence, NoEvidence, Objective, RolloutPolicy, Window
 from gapless.observe import judge
-from gapless.rollout.tally import BASELINE, BOUND_Z, Standing, count, slow_limit
+from gapless.rollout import metrics
+from gapless.rollout.tally import BASELINE, BOUND_Z, Standing, count, permitted_rate, slow_limit
 
-METRICS = 2
-"""Errors and latency: alpha is divided among them."""
+TESTS = 3
+"""Errors, slow answers, and the permitted error rate: alpha is divided among them and the counted metrics."""
 BAKE_S = 30.0
 """The longest hold at 100 %, where there is no baseline any more and both pools cost."""
-GUARD_SAMPLES = 20
 GUARD_P99_SAMPLES = 100
 GUARD_BURSTS = 3
 """The p99 acts when slow answers came in so many looks: one stall of one instance is not a slow release."""
-GUARD_USERS = 3
-"""The error rate acts when at least so many users have met an error: one user's broken account is not a bad release."""
 FAILED_CHECKS = 3
 PROBABLY_Z = 1.0
 """Standard deviations at which a canary that looks slower is not promoted yet."""
@@ -74,33 +74,84 @@ def verdict(evidence: Evidence, policy: RolloutPolicy, objective: Objective, sta
         return Verdict(decision=Decision.ROLLBACK, reason=worse, numbers=numbers)
     if standing.paused:
         return Verdict(decision=Decision.HOLD, reason="paused by hand", numbers=numbers)
-    lacking = _lacking(evidence, policy, objective, standing, numbers)
-    if not lacking:
+    doubt = _doubtful(evidence, policy, objective, standing, numbers)
+    lacking = _lacking(evidence, policy, standing, numbers)
+    if lacking and standing.waited_s < policy.patience_s:
+        return Verdict(decision=Decision.HOLD, reason=lacking, numbers=numbers)
+    if not lacking and not doubt:
         return Verdict(decision=Decision.PROMOTE, reason=_fine(standing, numbers), numbers=numbers)
-    if standing.waited_s >= policy.patience_s:
-        reason = f"no sufficient evidence within {policy.patience_s:.0f} s: {lacking}"
-        return Verdict(decision=Decision.ROLLBACK, reason=reason, numbers=numbers)
-    return Verdict(decision=Decision.HOLD, reason=lacking, numbers=numbers)
+    if standing.waited_s < policy.patience_s:
+        return Verdict(decision=Decision.HOLD, reason=doubt, numbers=numbers)
+    return _ended(policy, lacking, doubt, numbers)
+
+
+def _ended(policy: RolloutPolicy, lacking: str, doubt: str, numbers: Mapping[str, float]) -> Verdict:
+    """The patience is over. To promote without evidence is one thing, and against it another."""
+    reason = f"no sufficient evidence within {policy.patience_s:.0f} s: {doubt or lacking}"
+    decision = _END_OF[policy.no_evidence]
+    if decision is Decision.PROMOTE and doubt:
+        decision = Decision.HOLD
+    return Verdict(decision=decision, reason=f"{reason}; `no_evidence: {policy.no_evidence}`", numbers=numbers)
+
+
+_END_OF = {
+    NoEvidence.HOLD: Decision.HOLD,
+    NoEvidence.PROMOTE: Decision.PROMOTE,
+    NoEvidence.ROLLBACK: Decision.ROLLBACK,
+}
+
+
+def bake(
+    evidence: Evidence,
+    window: Window,
+    policy: RolloutPolicy,
+    objective: Objective,
+    *,
+    baked_s: float,
+    bake_s: float,
+    unhealthy: int = 0,
+) -> tuple[Evidence, Verdict]:
+    """After promotion: count what the release has answered since the last look, and hold it for `bake_s` seconds to the
+    guard rails, which are absolute or against the last known baseline. `baked_s`: since it was promoted. PROMOTE says
+    that the time is over. What was held against the canary before is over, too: it was promoted."""
+    standing = Standing(weight=BUCKETS, held_s=baked_s, waited_s=baked_s, unhealthy=unhealthy)
+    evidence = count(evidence, window, Window(), policy, objective, standing)
+    numbers = numbers_of(evidence, policy, objective, standing)
+    if worse := _failing(standing) or _railed(evidence, objective, standing, numbers):
+        return evidence, Verdict(decision=Decision.ROLLBACK, reason=worse, numbers=numbers)
+    over = baked_s >= bake_s
+    reason = f"no guard rail was crossed in {baked_s:.0f} of {bake_s:.0f} s after promotion"
+    return evidence, Verdict(decision=Decision.PROMOTE if over else Decision.HOLD, reason=reason, numbers=numbers)
 
 
 def _worse(
     evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing, numbers: Mapping[str, float]
 ) -> str:
     """Why it must go back at once, as a sentence; empty when nothing says so."""
-    if standing.unhealthy >= FAILED_CHECKS:
-        return f"{standing.unhealthy} health checks or instances of the canary failed"
+    if failing := _failing(standing):
+        return failing
     if numbers["e_errors"] >= numbers["e_limit"]:
-        return _more(numbers, "errors", _rates(numbers))
+        return _more(numbers, "errors", _rates(numbers), standing)
     if numbers["e_slow"] >= numbers["e_limit"]:
-        return _more(numbers, "slow answers", _p99s(numbers))
+        return _more(numbers, "slow answers", _p99s(numbers), standing)
+    return _railed(evidence, objective, standing, numbers) or metrics.harm(evidence, policy.metrics, numbers["e_limit"])
+
+
+def _failing(standing: Standing) -> str:
+    if standing.unhealthy < FAILED_CHECKS:
+        return ""
+    return f"{standing.unhealthy} health checks or instances of the canary failed"
+
+
+def _railed(evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float]) -> str:
+    """The guard rails over what was answered."""
     return _broken(evidence, objective, standing, numbers) or _slower(evidence, objective, standing, numbers)
 
 
-def _more(numbers: Mapping[str, float], what: str, detail: str) -> str:
+def _more(numbers: Mapping[str, float], what: str, detail: str, standing: Standing) -> str:
     found = numbers["e_errors" if what == "errors" else "e_slow"]
-    return (
-        f"more {what} than the stable release in the same seconds (E {found:.3g} ≥ {numbers['e_limit']:.0f}): {detail}"
-    )
+    limit = f"E {found:.3g} ≥ {numbers['e_limit']:.0f}"
+    return f"more {what} than {standing.rest} in the same seconds ({limit}): {detail}"
 
 
 def _rates(numbers: Mapping[str, float]) -> str:
@@ -116,14 +167,14 @@ def _p99s(numbers: Mapping[str, float]) -> str:
 
 def _broken(evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float]) -> str:
     """The guard rail of the error rate."""
+    if numbers["e_broken"] < numbers["e_limit"]:
+        return ""
     requests, errors = evidence.recent_canary
-    if requests < GUARD_SAMPLES or evidence.users_met < GUARD_USERS:
-        return ""
-    surely = judge.wilson_lower(errors, requests, BOUND_Z)
-    limit = objective.max_error_rate
-    if surely <= max(limit, 0.0 if standing.alone else numbers["recent_stable_rate"]):
-        return ""
-    return f"error rate {errors / requests:.1%} (surely above {surely:.1%}) exceeds {limit:.1%} of {requests} requests"
+    limit = permitted_rate(evidence, objective, standing)
+    return (
+        f"error rate surely above {limit:.1%} (E {numbers['e_broken']:.3g} ≥ {numbers['e_limit']:.0f}): lately "
+        f"{errors / max(requests, 1):.1%} of {requests} requests; {evidence.users_met} users met it"
+    )
 
 
 def _slower(
@@ -139,36 +190,46 @@ def _slower(
     surely = judge.wilson_lower(slow * bursts, samples * bursts, z)
     if surely <= max(0.01, judge.share_above(evidence.stable_latency, limit_s)):
         return ""
-    against = "the last known p99" if standing.alone else "the stable release's p99"
+    against = "the last known p99" if standing.alone else f"that of {standing.rest}"
     return f"p99 exceeds {objective.max_p99_ratio:g} x {against}: {_p99s(numbers)}"
 
 
-def _lacking(
-    evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing, numbers: Mapping[str, float]
-) -> str:
+def _lacking(evidence: Evidence, policy: RolloutPolicy, standing: Standing, numbers: Mapping[str, float]) -> str:
     """What is still missing for the next step, as a sentence; empty when nothing is."""
     if numbers["step_requests"] < policy.min_samples:
         return f"{numbers['step_requests']:.0f} of {policy.min_samples} requests seen at this step"
     hold_s = min(policy.hold_s, BAKE_S) if standing.alone else policy.hold_s
     if standing.held_s < hold_s:
         return f"{standing.held_s:.0f} of {hold_s:.0f} s held"
-    return _doubtful(evidence, objective, standing, numbers)
+    if standing.alone:
+        return ""
+    if policy.min_samples and numbers["power"] < policy.power:
+        return (
+            f"{numbers['canary_requests']:.0f} requests would find out a canary at the permitted error rate with a "
+            f"probability of {numbers['power']:.0%}, and {policy.power:.0%} are asked for"
+        )
+    return metrics.lacking(evidence, policy.metrics)
 
 
-def _doubtful(evidence: Evidence, objective: Objective, standing: Standing, numbers: Mapping[str, float]) -> str:
+def _doubtful(
+    evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing, numbers: Mapping[str, float]
+) -> str:
     """What is not bad enough to go back, yet too bad to go on."""
-    if max(numbers["e_errors"], numbers["e_slow"]) >= CAUTION:
-        return f"the canary looks worse (E {max(numbers['e_errors'], numbers['e_slow']):.3g})"
+    largest = max(numbers["e_errors"], numbers["e_slow"])
+    if largest >= CAUTION:
+        return f"the canary looks worse (E {largest:.3g})"
     if numbers["recent_canary_rate"] > objective.max_error_rate:
         return f"error rate {numbers['recent_canary_rate']:.1%} is above {objective.max_error_rate:.1%}"
-    return _slower(evidence, objective, standing, numbers, PROBABLY_Z)
+    return _slower(evidence, objective, standing, numbers, PROBABLY_Z) or metrics.doubtful(
+        evidence, policy.metrics, CAUTION
+    )
 
 
 def _fine(standing: Standing, numbers: Mapping[str, float]) -> str:
     compared = "no comparison at 100 %" if standing.alone else f"E {max(numbers['e_errors'], numbers['e_slow']):.3g}"
     return (
         f"no sign of harm after {numbers['step_requests']:.0f} requests in {standing.held_s:.0f} s "
-        f"with {standing.weight * 100 / BUCKETS:g} % of the users ({compared}): {_rates(numbers)}"
+        f"with {standing.weight * 100 / BUCKETS:g} % of the {standing.share_of} ({compared}): {_rates(numbers)}"
     )
 
 
@@ -180,7 +241,8 @@ def numbers_of(evidence: Evidence, policy: RolloutPolicy, objective: Objective, 
     return {
         "e_errors": judge.evidence(evidence.errors),
         "e_slow": judge.evidence(evidence.slow),
-        "e_limit": METRICS / policy.alpha,
+        "e_broken": judge.evidence(evidence.broken),
+        "e_limit": parts_of_alpha(policy) / policy.alpha,
         "canary_requests": evidence.canary_requests,
         "canary_errors": evidence.canary_errors,
         "stable_requests": evidence.stable_requests,
@@ -193,12 +255,18 @@ def numbers_of(evidence: Evidence, policy: RolloutPolicy, objective: Objective, 
         "share": evidence.step_requests / total if total else 0.0,
         "step_requests": evidence.step_requests,
         "needed_requests": policy.min_samples,
-        "power": _power(evidence, policy, objective, standing),
+        "power": _power(evidence, policy, objective),
         "held_s": standing.held_s,
         "shifted_s": standing.shifted_s,
         "users_met": evidence.users_met,
         "unhealthy": standing.unhealthy,
+        **metrics.numbers(evidence, policy.metrics),
     }
+
+
+def parts_of_alpha(policy: RolloutPolicy) -> int:
+    """How many e-processes share alpha."""
+    return TESTS + sum(rule.counted for rule in policy.metrics)
 
 
 def _rate(counts: tuple[int, int]) -> float:
@@ -211,11 +279,8 @@ def _p99(histogram: tuple[int, ...], needed: int) -> float:
     return judge.quantile(histogram, 0.99) if sum(histogram) >= needed else 0.0
 
 
-def _power(evidence: Evidence, policy: RolloutPolicy, objective: Objective, standing: Standing) -> float:
-    if standing.alone or not standing.weight:
-        return 0.0
+def _power(evidence: Evidence, policy: RolloutPolicy, objective: Objective) -> float:
     stable = evidence.stable_errors / evidence.stable_requests if evidence.stable_requests else 0.0
     base = min(max(stable, objective.max_error_rate / judge.RATIOS[-1]), objective.max_error_rate / judge.RATIOS[0])
-    share = standing.weight / BUCKETS
-    alpha = policy.alpha / METRICS
-    return judge.power(evidence.canary_requests, base, objective.max_error_rate / base, share, alpha)
+    exposed = [(requests, weight / BUCKETS) for weight, requests in evidence.exposed]
+    return judge.power(exposed, base, objective.max_error_rate / base, policy.alpha / parts_of_alpha(policy))

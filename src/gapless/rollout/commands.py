@@ -7,19 +7,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gapless.core.errors import InvalidTransition
-from gapless.core.model import Rollout, RolloutState
+from gapless.core.model import BUCKETS, Approval, Rollout, RolloutState
+from gapless.rollout.wanted import plan_of
+
+VERBS = ("pause", "resume", "approve", "skip", "promote", "abort")
+FORWARD = ("approve", "skip", "promote", "resume")
+"""Those after which it may go forward: they may say why no window or freeze is to hold it back."""
 
 
 def pause(rollout: Rollout) -> Rollout:
     """Move no more users until `resume`. It is still watched, and rolled back when it does harm."""
     _moving(rollout, "paused")
-    return replace(rollout, paused=True)
+    return replace(rollout, paused=True, paused_until_at=0.0)
 
 
 def resume(rollout: Rollout, now_at: float) -> Rollout:
     """Go on; the policy's patience begins anew."""
     _moving(rollout, "resumed")
-    return replace(rollout, paused=False, since_at=now_at) if rollout.paused else rollout
+    if not rollout.paused:
+        return rollout
+    return replace(rollout, paused=False, paused_until_at=0.0, since_at=now_at, waiting="")
 
 
 def abort(rollout: Rollout, reason: str, now_at: float) -> Rollout:
@@ -40,11 +47,47 @@ def promote(rollout: Rollout, now_at: float, reason: str = "promoted by hand") -
     _moving(rollout, "promoted")
     if rollout.winner == rollout.after:
         return rollout
-    return replace(rollout, winner=rollout.after, reason=reason, decided_at=now_at, since_at=now_at, paused=False)
+    return replace(
+        resume(rollout, now_at),
+        winner=rollout.after,
+        reason=reason,
+        decided_at=now_at,
+        since_at=now_at,
+        begin_at=0.0,
+        waiting="",
+    )
 
 
-def steer(rollout: Rollout, verb: str, reason: str, now_at: float) -> Rollout:
-    """`pause`, `resume`, `abort` or `promote`, by name. Raises InvalidTransition."""
+def approve(rollout: Rollout, who: str, why: str, now_at: float) -> Rollout:
+    """Let users come to the next step, which waits for that."""
+    _moving(rollout, "approved")
+    step = rollout.step + 1
+    if any(approval.step == step for approval in rollout.approvals):
+        return rollout
+    plan = plan_of(rollout)
+    if step >= len(plan) or not plan[step].approve:
+        gates = [f"{each.weight * 100 / BUCKETS:g} %" for each in plan if each.approve]
+        raise InvalidTransition(
+            f"{_name(rollout)} needs no approval now (it needs some before: {', '.join(gates) or 'none of its steps'})",
+            f"`gapless rollout {rollout.service} promote --step` passes the present step without evidence.",
+        )
+    approval = Approval(step=step, who=who, why=why, at=now_at)
+    return replace(rollout, approvals=(*rollout.approvals, approval))
+
+
+def skip(rollout: Rollout, who: str, why: str, now_at: float) -> Rollout:
+    """Pass the present step without waiting for evidence, its hold or an approval. Instances are still awaited, and it
+    is still rolled back when it does harm."""
+    _moving(rollout, "moved on")
+    rollout = replace(resume(rollout, now_at), begin_at=0.0, skipped=rollout.step)
+    step = rollout.step + 1
+    if step < len(plan_of(rollout)) and plan_of(rollout)[step].approve:
+        rollout = approve(rollout, who, why, now_at)
+    return rollout
+
+
+def steer(rollout: Rollout, verb: str, reason: str, now_at: float, who: str = "") -> Rollout:
+    """One of `VERBS`, by name. Raises InvalidTransition."""
     match verb:
         case "pause":
             return pause(rollout)
@@ -54,8 +97,12 @@ def steer(rollout: Rollout, verb: str, reason: str, now_at: float) -> Rollout:
             return abort(rollout, reason, now_at)
         case "promote":
             return promote(rollout, now_at, reason)
+        case "approve":
+            return approve(rollout, who, reason, now_at)
+        case "skip":
+            return skip(rollout, who, reason, now_at)
         case _:
-            raise InvalidTransition(f"a rollout cannot be {verb!r}", "Ask for pause, resume, abort or promote.")
+            raise InvalidTransition(f"a rollout cannot be {verb!r}", f"Ask for one of: {', '.join(VERBS)}.")
 
 
 def decide(rollout: Rollout, winner: str, reason: str, now_at: float, log: str = "") -> Rollout:
@@ -70,11 +117,13 @@ def decide(rollout: Rollout, winner: str, reason: str, now_at: float, log: str =
         since_at=now_at,
         applied_at=0.0,
         paused=False,
+        paused_until_at=0.0,
+        waiting="",
     )
 
 
 def _moving(rollout: Rollout, done: str) -> None:
-    if rollout.state not in (RolloutState.STARTING, RolloutState.SHIFTING):
+    if rollout.state not in (RolloutState.SCHEDULED, RolloutState.STARTING, RolloutState.SHIFTING):
         raise InvalidTransition(
             f"{_name(rollout)} cannot be {done}: {_standing(rollout)}",
             f"Begin another one: `gapless deploy {rollout.service}`.",

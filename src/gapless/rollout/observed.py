@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gapless.core.model import Instance, Phase, Pool, Rollout, Split
+from gapless.core.model import Instance, Phase, Pool, Rollout, RolloutState, Split
+from gapless.rollout.gates import OPEN, Gating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class Observed:
     split: Split | None = None
     applied: Split | None = None
     pool: Pool | None = None
+    gates: Gating = OPEN
+    """What stands between the new release and its first user, and whether the mirror still permits it."""
     began_at: float = 0.0
     """When this control plane began to watch: what could not be done while there was none is not late."""
 
@@ -47,6 +50,7 @@ def observe(
     split: Split | None,
     applied: Split | None,
     pool: Pool | None,
+    gates: Gating = OPEN,
     began_at: float = 0.0,
 ) -> Observed:
     """The service's instances (ended ones included, as long as they are kept) as seen by its rollout."""
@@ -58,11 +62,11 @@ def observe(
         running=Counter(i.release for i in mine if i.phase is not Phase.STOPPED),
         failures=tuple(_failure(i) for i in new if i.failed and not i.was_ready),
         waiting=next((i.detail for i in reversed(new) if i.phase is Phase.STARTING), ""),
-        # When no stable instance is ready either, what fails is something that both need.
-        unhealthy=_unhealthy(rollout, new) if ready[rollout.before] else 0,
+        unhealthy=_unhealthy(rollout, new, compared=ready[rollout.before] > 0),
         split=split,
         applied=applied,
         pool=pool,
+        gates=gates,
         began_at=began_at,
     )
 
@@ -72,7 +76,13 @@ def _failure(instance: Instance) -> Failure:
     return Failure(at=instance.since_at, reason=reason, log=log)
 
 
-def _unhealthy(rollout: Rollout, new: list[Instance]) -> int:
-    crashes = sum(i.failed and i.was_ready and i.since_at >= rollout.started_at for i in new)
+def _unhealthy(rollout: Rollout, new: list[Instance], compared: bool) -> int:
+    """While no instance of the release before is ready either, what fails may be something that both need. After the
+    promotion there may be none; crashes count even so."""
+    promoted = rollout.state is RolloutState.PROMOTED
+    since_at = rollout.ended_at if promoted else rollout.started_at
+    crashes = sum(i.failed and i.was_ready and i.since_at >= since_at for i in new)
     living = (i.failures for i in new if i.was_ready and i.phase in (Phase.READY, Phase.UNREADY))
+    if not compared:
+        return crashes if promoted else 0
     return crashes + max(living, default=0)

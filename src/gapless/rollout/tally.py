@@ -13,6 +13,9 @@ a broken account would otherwise look like a broken release.
 Slow answers come in bursts: everything waits while one instance stalls. So all those of a look together count as one
 event, divided among both releases; and since it is instances that stall, the canary's share of them is a lower bound of
 the share that this event is weighed with.
+
+The guard rail of the error rate is an e-process, too: that the canary's users meet errors more often than permitted,
+or, while the stable release itself is above that in these seconds, more often than its users do.
 """
 
 from __future__ import annotations
@@ -20,24 +23,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gapless.core.model import BUCKETS, Evidence, Objective, RolloutPolicy, Seen, SplitBy, Window
+from gapless.core.model import (
+    BUCKETS,
+    WARM_UP_REQUESTS,
+    WARM_UP_S,
+    Evidence,
+    Objective,
+    RolloutPolicy,
+    Seen,
+    SplitBy,
+    Window,
+)
 from gapless.observe import judge
 
 USERS_KEPT = 512
 """Users remembered per metric: they travel with the rollout through the store at every look."""
+EXPOSURES_KEPT = 32
 RECENT = 2_000
 RECENT_LOOKS = 20
 """Canary answers, and looks, after which the recent counts are halved: a p99 needs some hundreds, from more than one
 burst; an old hour should not hide a new fault."""
 BASELINE = 300
 """Stable answers that a p99 is taken from: three of them lie above it."""
-WARM_UP_S = 3.0
-WARM_UP_REQUESTS = 20
-"""Latency is not judged so soon after users have come to new instances: caches and connections are still cold."""
 NOISE_S = 0.01
 """A difference below it is the scheduler's, not the release's, however many times a tiny p99 it is."""
 BOUND_Z = 3.0
 """Standard deviations of the confidence bounds. A look every second is many looks: chance crosses three hardly ever."""
+NOW_Z = 2.0
+"""Of the bound of the stable release's present error rate, which is the measure during a shared incident."""
+NOW_KEPT = 0.9
+"""What of the last seconds' counts is kept at the next look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +72,10 @@ class Standing:
     unhealthy: int = 0
     """Failed health checks in a row, and crashes, of the canary's instances."""
     paused: bool = False
+    share_of: str = "users"
+    """What the weight is a share of, in words."""
+    rest: str = "the stable release"
+    """What the canary is compared with, in words."""
 
     @property
     def alone(self) -> bool:
@@ -75,16 +94,17 @@ def count(
     """The evidence after the answers of both windows; `until_at` is the caller's to move."""
     if not canary.requests and not stable.requests:
         return evidence
-    evidence = _totals(evidence, canary, stable)
+    evidence = _totals(evidence, canary, stable, standing)
     share = share_of(evidence, canary, stable, standing.weight)
-    evidence = _errors(evidence, canary, stable, policy, share)
+    evidence = _errors(_staked(evidence), canary, stable, policy, share)
+    evidence = _broken(evidence, canary, objective, standing)
     if _warm(evidence, policy, standing):
         evidence = _latencies(evidence, canary, stable, policy, objective, max(share, standing.capacity))
     return _fade(evidence, standing)
 
 
 def _warm(evidence: Evidence, policy: RolloutPolicy, standing: Standing) -> bool:
-    """At most the first quarter of a step is warm-up."""
+    """Latency is not judged so soon after more users have come. At most the first quarter of a step is warm-up."""
     waited = standing.held_s >= min(WARM_UP_S, policy.hold_s / 4)
     return waited and evidence.step_requests >= min(WARM_UP_REQUESTS, policy.min_samples / 4)
 
@@ -104,8 +124,52 @@ def share_of(evidence: Evidence, canary: Window, stable: Window, weight: int) ->
     return max(weight / BUCKETS, evidence.step_requests / step if step else 0.0, now)
 
 
-def _totals(evidence: Evidence, canary: Window, stable: Window) -> Evidence:
-    mine, other = evidence.recent_canary, evidence.recent_stable
+def _exposed(known: tuple[tuple[int, int], ...], weight: int, requests: int) -> tuple[tuple[int, int], ...]:
+    """With so many more requests at a weight. Of very many weights, as when a pool comes and goes, the oldest go."""
+    if not 0 < weight < BUCKETS or not requests:
+        return known
+    counts = dict(known)
+    counts[weight] = counts.get(weight, 0) + requests
+    return tuple(counts.items())[-EXPOSURES_KEPT:]
+
+
+def _staked(evidence: Evidence) -> Evidence:
+    """A little more is staked at each look, before what it brings is known."""
+    looked = evidence.looked
+    return replace(
+        evidence,
+        looked=looked + 1,
+        errors=judge.stake(evidence.errors, looked),
+        slow=judge.stake(evidence.slow, looked),
+        broken=judge.stake(evidence.broken, looked),
+    )
+
+
+def _broken(evidence: Evidence, canary: Window, objective: Objective, standing: Standing) -> Evidence:
+    """Each user counts by its first error, among all requests. Where users are sampled, so are the requests."""
+    met, new = _first(evidence.met, failed := _failed(canary))
+    sampled = 2.0**-met.level
+    events = min(new + failed.count("") * sampled, canary.requests * sampled)
+    permitted = permitted_rate(evidence, objective, standing)
+    return replace(
+        evidence,
+        broken=judge.above(evidence.broken, events, canary.requests * sampled, permitted),
+        met=met,
+        users_met=evidence.users_met + new * 2**met.level + failed.count(""),
+    )
+
+
+def permitted_rate(evidence: Evidence, objective: Objective, standing: Standing) -> float:
+    """The error rate that the canary may have at this look (0…1): more, while the stable release has more."""
+    requests, errors = evidence.recent_stable if standing.alone else evidence.stable_now
+    limit = objective.max_error_rate
+    if not requests or errors / requests <= limit / 2:
+        return limit
+    return max(limit, judge.wilson_upper(errors, requests, NOW_Z))
+
+
+def _totals(evidence: Evidence, canary: Window, stable: Window, standing: Standing) -> Evidence:
+    mine, other, now = evidence.recent_canary, evidence.recent_stable, evidence.stable_now
     return replace(
         evidence,
         looks=evidence.looks + 1,
@@ -117,20 +181,14 @@ def _totals(evidence: Evidence, canary: Window, stable: Window) -> Evidence:
         step_stable=evidence.step_stable + stable.requests,
         recent_canary=(mine[0] + canary.requests, mine[1] + canary.errors),
         recent_stable=(other[0] + stable.requests, other[1] + stable.errors),
+        exposed=_exposed(evidence.exposed, standing.weight, canary.requests),
+        stable_now=(now[0] * NOW_KEPT + stable.requests, now[1] * NOW_KEPT + stable.errors),
     )
 
 
 def _errors(evidence: Evidence, canary: Window, stable: Window, policy: RolloutPolicy, share: float) -> Evidence:
-    failed = _failed(canary)
-    users, mine, other = _events(evidence.users, failed, _failed(stable), policy.by)
-    met, new = _first(evidence.met, failed)
-    return replace(
-        evidence,
-        errors=judge.update(evidence.errors, mine, other, share),
-        users=users,
-        met=met,
-        users_met=evidence.users_met + new * 2**met.level + failed.count(""),
-    )
+    users, mine, other = _events(evidence.users, _failed(canary), _failed(stable), policy.by)
+    return replace(evidence, errors=judge.update(evidence.errors, mine, other, share), users=users)
 
 
 def _failed(window: Window) -> tuple[str, ...]:

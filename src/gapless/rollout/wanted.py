@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from gapless.core.model import BUCKETS, Pool, Rollout, RolloutState, Split
 from gapless.rollout.observed import Observed
-from gapless.rollout.plan import PlanStep, steps_for
+from gapless.rollout.plan import Plan, PlanStep, plan_for
 
 
 def plan_of(rollout: Rollout) -> tuple[PlanStep, ...]:
-    return steps_for(rollout.policy, rollout.instances)
+    return whole_plan(rollout).steps
+
+
+def whole_plan(rollout: Rollout) -> Plan:
+    return plan_for(rollout.policy, rollout.instances)
 
 
 def weight_of(rollout: Rollout) -> int:
@@ -17,7 +21,8 @@ def weight_of(rollout: Rollout) -> int:
 
 
 def salt_of(rollout: Rollout) -> str:
-    return f"{rollout.service}-{rollout.number}"
+    """One for all of a train: at the same share, the same users meet all its new releases."""
+    return f"train-{rollout.train}" if rollout.train else f"{rollout.service}-{rollout.number}"
 
 
 def step_split(rollout: Rollout, weight: int) -> Split:
@@ -28,6 +33,7 @@ def step_split(rollout: Rollout, weight: int) -> Split:
         stable=rollout.before,
         weights=((rollout.after, weight), (rollout.before, BUCKETS - weight)),
         by=rollout.policy.by,
+        by_name=rollout.policy.by_name,
         salt=salt_of(rollout),
     )
 
@@ -43,7 +49,7 @@ def end_split(rollout: Rollout) -> Split:
 def split_of(rollout: Rollout, observed: Observed, patient: bool = True) -> Split | None:
     """The split that is wanted now; None as long as the rollout has not touched it. `patient` is False when the old
     pool has had its time to come back."""
-    if not rollout.shifted_at or rollout.state is RolloutState.STARTING:
+    if not rollout.shifted_at or rollout.state in (RolloutState.SCHEDULED, RolloutState.STARTING):
         return None
     if rollout.state is RolloutState.SHIFTING:
         return step_split(rollout, weight_of(rollout))
@@ -72,29 +78,34 @@ def _new_weight(rollout: Rollout, split: Split | None) -> int:
 
 
 def pool_of(rollout: Rollout, observed: Observed) -> Pool:
-    """The instances that are wanted now; together never fewer than were asked for."""
+    """The instances that are wanted now; together never fewer than were asked for, less what may be unavailable."""
     return Pool(service=rollout.service, sizes=_sizes(rollout, observed.pool))
 
 
 def _sizes(rollout: Rollout, pool: Pool | None) -> dict[str, int]:
+    if rollout.state is RolloutState.SCHEDULED:
+        return dict(pool.sizes) if pool else {rollout.before: rollout.instances}
+    loser = rollout.before if rollout.winner == rollout.after else rollout.after
+    has = pool.sizes.get(loser, 0) if pool else rollout.instances
     if rollout.state.ended:
-        return {rollout.winner: rollout.instances}
+        return {rollout.winner: rollout.instances, **({loser: has} if rollout.keeping and has else {})}
     if rollout.state is not RolloutState.FINISHING:
         return {rollout.before: _old(rollout), rollout.after: new_needed(rollout)}
-    loser = rollout.before if rollout.winner == rollout.after else rollout.after
-    # Until the gateway has moved its last user the loser keeps what it has.
-    kept = 0 if rollout.applied_at else pool.sizes.get(loser, 0) if pool else rollout.instances
-    return {rollout.winner: rollout.instances, loser: kept}
+    if rollout.applied_at:
+        return {rollout.winner: rollout.instances, loser: has if rollout.keeping else 0}
+    # Until the gateway has moved its last user the loser keeps what it has. Going back may exceed the surge: whoever
+    # needs to go back needs it soon.
+    wins = new_needed(rollout) if rollout.winner == rollout.after else rollout.instances
+    return {rollout.winner: wins, loser: has}
 
 
 def new_needed(rollout: Rollout) -> int:
-    """The new release's instances that must be ready before its next users come (all of them once it is to win)."""
-    if rollout.winner == rollout.after:
-        return rollout.instances
-    return plan_of(rollout)[rollout.target].new_instances
+    """The new release's instances that must be ready before its next users come, or before it wins."""
+    plan = whole_plan(rollout)
+    return plan.needed_to_win if rollout.winner == rollout.after else plan.steps[rollout.target].new_instances
 
 
 def _old(rollout: Rollout) -> int:
     """Those of this step once the gateway has applied it, those of the step before until then."""
-    step = rollout.step if rollout.applied_at else rollout.step - 1
-    return plan_of(rollout)[step].old_instances if step >= 0 else rollout.instances
+    plan, step = whole_plan(rollout), rollout.step if rollout.applied_at else rollout.step - 1
+    return plan.steps[step].old_instances if step >= 0 else plan.old_at_start

@@ -6,16 +6,14 @@ The master calls these with what its workers report (`Service.samples()`, `Servi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gapless.core.model import Phase
+from gapless.core.phase import Phase
 from gapless.observe.metrics import Sample
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 WORST_FIRST = (Phase.UNREADY, Phase.READY, Phase.STARTING, Phase.DRAINING, Phase.STOPPED)
 """An instance is unready as soon as one worker that accepts requests is, and ready when others only start or drain:
@@ -31,9 +29,35 @@ def merge(list_of_samples: Iterable[Sequence[Sample]]) -> list[Sample]:
             into = merged.get(sample["name"])
             if into is None:
                 merged[sample["name"]] = {**sample, "values": [[list(k), v] for k, v in sample["values"]]}
-            elif (into["kind"], into["labels"]) == (sample["kind"], sample["labels"]):
+            elif into["kind"] == sample["kind"] and set(sample["labels"]) <= set(into["labels"]):
+                sample = _with_labels(sample, into["labels"])
                 into["values"] = _summed(into, sample)
+                if into["kind"] == "histogram":
+                    into["exemplars"] = _latest(into, sample)
     return list(merged.values())
+
+
+def _with_labels(sample: Sample, labels: Sequence[str]) -> Sample:
+    """In the order of these labels; those that it does not have, because it is of an older build, are empty."""
+    if sample["labels"] == labels:
+        return sample
+
+    def wider(rows: Iterable[Any]) -> list[Any]:
+        named = ((dict(zip(sample["labels"], key, strict=True)), rest) for key, rest in rows)
+        return [[[key.get(label, "") for label in labels], rest] for key, rest in named]
+
+    return {**sample, "values": wider(sample["values"]), "exemplars": wider(sample.get("exemplars", ()))}
+
+
+def _latest(into: Sample, sample: Sample) -> list[Any]:
+    """Exemplars of both, the latest for each bucket."""
+    found = {tuple(key): {place: rest for place, *rest in rows} for key, rows in into.get("exemplars", ())}
+    if sample["bounds"] == into["bounds"]:
+        for key, rows in sample.get("exemplars", ()):
+            mine = found.setdefault(tuple(key), {})
+            for place, *rest in rows:
+                mine[place] = max(mine.get(place, rest), rest, key=lambda one: one[2])
+    return [[list(key), [[place, *rest] for place, rest in rows.items()]] for key, rows in found.items()]
 
 
 def _summed(into: Sample, sample: Sample) -> list[Any]:
@@ -61,15 +85,17 @@ def rebinned(state: Sequence[float], bounds: Sequence[float], wanted: Sequence[f
     return [state[0], *counts]
 
 
-def render(samples: Iterable[Sample]) -> bytes:
-    """Prometheus text format 0.0.4."""
-    from prometheus_client import generate_latest
+def render(samples: Iterable[Sample], *, open_metrics: bool = False) -> bytes:
+    """Prometheus text format 0.0.4, or OpenMetrics 1.0, which alone shows exemplars."""
+    from prometheus_client import exposition
+    from prometheus_client.openmetrics import exposition as openmetrics
 
     class Collected:
         def collect(self) -> list[Metric]:
             return [_metric(sample) for sample in samples]
 
-    return generate_latest(Collected())
+    write: Callable[[Collected], bytes] = openmetrics.generate_latest if open_metrics else exposition.generate_latest
+    return write(Collected())
 
 
 def _metric(sample: Sample) -> Metric:
@@ -78,14 +104,25 @@ def _metric(sample: Sample) -> Metric:
     name, text, labels = sample["name"], sample["help"], sample["labels"]
     if sample["kind"] == "histogram":
         histogram = types.HistogramMetricFamily(name, text, labels=labels)
+        exemplars = {tuple(key): rows for key, rows in sample.get("exemplars", ())}
         for key, state in sample["values"]:
-            histogram.add_metric(key, _cumulative(sample["bounds"], state[1:]), state[0])
+            buckets = _exemplified(_cumulative(sample["bounds"], state[1:]), exemplars.get(tuple(key), ()))
+            histogram.add_metric(key, buckets, state[0])
         return histogram
     kind = types.CounterMetricFamily if sample["kind"] == "counter" else types.GaugeMetricFamily
     family = kind(name, text, labels=labels)
     for key, value in sample["values"]:
         family.add_metric(key, value)
     return family
+
+
+def _exemplified(buckets: list[Any], rows: Iterable[Any]) -> list[Any]:
+    from prometheus_client.samples import Exemplar
+
+    for place, trace_id, value, at in rows:
+        if place < len(buckets):
+            buckets[place] = (*buckets[place], Exemplar({"trace_id": trace_id}, value, at))
+    return buckets
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -12,6 +13,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Headers = list[tuple[bytes, bytes]]
+
+FIELDS = "gapless.fields"
+"""In a scope of our own server: the headers by name (of several with one name, the last), which it needs anyway."""
+
+
+@runtime_checkable
+class Presence(Protocol):
+    """Whose method `receive` is, on our own server: it tells that the client has gone without a task that asks for it,
+    which is half of what a request costs that only waits."""
+
+    @property
+    def gone(self) -> bool: ...
+
+    def tell(self, waiter: asyncio.Future[int]) -> None:
+        """Set the future's result when the client goes; and perhaps before: look at `gone`."""
+        ...
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:

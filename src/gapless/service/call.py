@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gapless.core.model import Endpoint, ServiceTable
-from gapless.discovery.balance import Outcome
+from gapless.discovery.load import Outcome
 from gapless.resilience import retry
-from gapless.service.transport import Response
 
 CARRIED = (b"traceparent", b"tracestate", b"x-user-id")
 """Headers of the request being served that its own calls carry on."""
@@ -61,16 +60,16 @@ def pools(table: ServiceTable, release: str) -> list[tuple[Endpoint, ...]]:
     return [pool for pool in (chosen, stable, others) if pool]
 
 
-def judged(response: Response) -> Outcome:
+def judged(status: int) -> Outcome:
     """What an answer says about the instance: 501 and 505 are about the request."""
-    return Outcome.FAILED if response.status in (500, 502, 503, 504) else Outcome.ANSWERED
+    return Outcome.FAILED if status in (500, 502, 503, 504) else Outcome.ANSWERED
 
 
-def again(response: Response, method: str, idempotency_key: str) -> bool:
+def again(status: int, headers: Mapping[str, str], *, repeatable: bool, keyed: bool) -> bool:
     """Is this answer worth another attempt? 409 with Retry-After means that the same key is being worked on."""
-    if response.status == 409:
-        return bool(idempotency_key) and "retry-after" in response.headers
-    return response.status in retry.RETRIED_STATUSES and retry.repeatable(method, idempotency_key)
+    if status == 409:
+        return keyed and "retry-after" in headers
+    return status in retry.RETRIED_STATUSES and repeatable
 
 
 def report(service: str, why: str, attempts: Sequence[Attempt], most: int = 10) -> str:

@@ -11,10 +11,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from gapless.core.ports import World
 from gapless.resilience.deadline import within
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 TIMEOUT_S = 1.0
 EVERY_S = 1.0

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+
+from gapless.resilience import pushback
 
 NONE: Mapping[bytes, bytes] = {}
-headers: ContextVar[Mapping[bytes, bytes]] = ContextVar("gapless_inbound", default=NONE)
+
+
+def headers() -> Mapping[bytes, bytes]:
+    """Those of the present request; none outside of one."""
+    present = pushback.served.get()
+    return NONE if present is None else present.headers
 
 
 def text(name: bytes) -> str:
     """A header of the present request; empty when there is none."""
-    return headers.get().get(name, b"").decode("latin-1")
+    return headers().get(name, b"").decode("latin-1")

@@ -16,32 +16,40 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from gapless.core.errors import AppError, GaplessError, NotReady
-from gapless.core.events import Events, StageEnded
+from gapless.core.events import Events
 from gapless.core.lifecycle import DrainLimits, drain_limits
-from gapless.core.model import Phase
-from gapless.core.ports import World
+from gapless.core.phase import Phase
 from gapless.core.world import RealWorld
-from gapless.observe.log import log_stage
 from gapless.observe.metrics import Meter, Sample
 from gapless.resilience.deadline import within
+from gapless.service import carry as carrying
 from gapless.service import checks, loader, probes
 from gapless.service.asgi import App, Receive, Scope, Send, not_found
+from gapless.service.business import Business
+from gapless.service.configuration import Configuration
 from gapless.service.identity import Identity
-from gapless.service.lifespan import lifespan
-from gapless.service.requests import Requests
+from gapless.service.interface import THREADS, Interface, as_asgi3, interface_of
+from gapless.service.lifespan import lifespan, obey
+from gapless.service.mount import mounted
+from gapless.service.policies import Policies
+from gapless.service.requests import Requests, Traffic
 from gapless.service.resources import Opener, Resources, opener
+from gapless.service.stages import Stages, StartLimits
 from gapless.service.tasks import Tasks
+from gapless.service.tracing import Tracing, tracing_of
+from gapless.service.vitals import Vitals
 
 if TYPE_CHECKING:
+    from gapless.config.live_settings import Live
+    from gapless.core.ports import World
     from gapless.discovery.directory import Directory
+    from gapless.resilience.guards import Guards
     from gapless.service.client import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,17 +60,6 @@ DEADLINE_S = 60.0
 START_S = 30.0
 DRAIN_S = 30.0
 """Limits when a foreign server runs the service through its lifespan; `gapless serve` brings its own."""
-STAGE_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartLimits:
-    """Seconds that each stage may take; none may take more than what is left of the whole start-up's limit."""
-
-    settings_s: float = 10.0
-    resources_s: float = math.inf
-    warm_up_s: float = math.inf
-    checks_s: float = math.inf
 
 
 class Service:
@@ -71,9 +68,9 @@ class Service:
     def __init__(
         self,
         name: str | None = None,
-        app: App | None = None,
+        app: Any = None,
         *,
-        settings: Callable[[], Any] | None = None,
+        settings: Callable[[], Any] | Live[Any] | None = None,
         deadline_s: float = DEADLINE_S,
         limits: StartLimits | None = None,
         identity: Identity | None = None,
@@ -87,9 +84,14 @@ class Service:
         self.world = world or RealWorld()
         self.events = events or Events()
         self.meter = Meter()
-        self.settings: Any = None
-        self._inner = app or not_found
-        self._make_settings = settings
+        self.metric = Business(self.meter)
+        self._vitals = Vitals(self.meter, self.world)
+        self._configuration = Configuration(settings, self.identity, self.world)
+        self._configuration.observe(self.meter)
+        self.settings: Any = self._configuration.live  # what a function makes of it comes with the start
+        self.threads = THREADS  # that a WSGI app gets
+        self.root_path = ""  # below which the app lies
+        self._given = not_found if app is None else app
         self._deadline_s = deadline_s
         self._limits = limits or StartLimits()
         self._directory = directory
@@ -99,12 +101,12 @@ class Service:
         self._checks = checks.Checks(self.world)
         self._tasks = Tasks(self.world, self.meter)
         self._resources = Resources(self.world)
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[tuple[str, str], Client] = {}
         self._state: dict[str, Any] = {}
+        self.policies = Policies(self.world, self.meter)
+        self.carrying = carrying.Carrying(self.world, self.policies.state)
         self._phase = Phase.STARTING
-        self._stages = self.meter.histogram(
-            "gapless_stage_duration_seconds", "Stages of start and drain", ("stage", "ok"), STAGE_BOUNDS_S
-        )
+        self._stages = Stages(self.world, self.meter, self.events)
 
     # What the author declares.
 
@@ -141,17 +143,34 @@ class Service:
         self._loops[function.__name__] = function
         return function
 
+    def carry(
+        self, name: str, *, dump: Callable[[], Any], load: Callable[[Any], Any], limit: int | str = carrying.LIMIT
+    ) -> None:
+        """State in memory that the process which takes this one's place begins with: `dump` returns bytes or a value
+        that JSON can hold, `load` is called with it before the first request. Both may be async; all dumps together
+        have half a second. What is over `limit` ("8MB"), too late or broken stays behind. Raises ValueError when the
+        name is taken."""
+        self.carrying.add(name, dump, load, limit)
+
     def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
         """Work that outlives the request that began it; a drain waits for it."""
         return self._tasks.spawn(work, name)
 
-    def client(self, name: str) -> Client:
-        """The client for another service, found through discovery. One per name."""
-        if name not in self._clients:
+    def client(self, name: str, *, balance: str = "p2c_peak_ewma") -> Client:
+        """The client for another service, found through discovery; one per name and balancer (`discovery.balancers`).
+        Raises UnknownName for a balancer that does not exist."""
+        if (name, balance) not in self._clients:
             from gapless.service.client import Client
 
-            self._clients[name] = Client(name, directory=self.directory, world=self.world, meter=self.meter)
-        return self._clients[name]
+            self._clients[name, balance] = Client(
+                name,
+                directory=self.directory,
+                world=self.world,
+                meter=self.meter,
+                balance=balance,
+                zone=self.identity.zone,
+            )
+        return self._clients[name, balance]
 
     # What is known.
 
@@ -160,12 +179,17 @@ class Service:
         """What the open resources yielded, by name."""
         return self._resources.values
 
+    @property
+    def guards(self) -> Guards:
+        """The author's guards: `service.guards.define("payments", …)`, `service.guards.add(payments)`. The metrics show
+        them, and what they remember travels to the next process."""
+        return self.policies.guards
+
     @cached_property
     def directory(self) -> Directory:
-        """Where other services are: streamed from the control plane, when this process was started by one."""
-        from gapless.discovery.directory import Directory
-
-        return self._directory or Directory.of_control(self.identity.state, self.identity.discovery, self.world)
+        """Where other services are: streamed from the control plane, when this process was started by one, or from
+        the source that GAPLESS_DISCOVERY names."""
+        return self._directory or self.identity.directory(self.world)
 
     @property
     def phase(self) -> Phase:
@@ -177,6 +201,17 @@ class Service:
     def ready(self) -> bool:
         return self.phase is Phase.READY
 
+    def unready(self) -> str:
+        """Why it is not ready; empty when it is."""
+        if self.ready:
+            return ""
+        return self._failing() or f"it is {self.phase.value}"
+
+    @property
+    def answered(self) -> int:
+        """How many requests it has answered, probes not counted."""
+        return self.traffic.answered
+
     def health(self) -> dict[str, Any]:
         """The JSON of the probes, from the last results (see `probes.report`)."""
         return probes.report(self.identity, self.phase, self._checks.results, self.world.time())
@@ -186,10 +221,15 @@ class Service:
         return self.meter.samples()
 
     @cached_property
+    def _inner(self) -> App:
+        """The wrapped app, whatever it speaks. Raises AppError, ConfigError."""
+        app = as_asgi3(self._given, interface_of(self._given), self.threads)
+        return self._configuration.around(mounted(app, self.root_path))
+
+    @cached_property
     def app(self) -> Requests:
         """The ASGI app to serve HTTP with: probes, context and counting around the wrapped app."""
-        info = self.meter.gauge("gapless_workers", "Workers by what they run", ("service", "release", "instance"))
-        info.labels(self.name, self.identity.release, self.identity.instance).set(1)
+        self.say_who()
         return Requests(
             self._protected(),
             self._probes(),
@@ -198,19 +238,29 @@ class Service:
             meter=self.meter,
             deadline_s=self._deadline_s,
             state=self._state,
+            tracing=self.tracing,
         )
+
+    @cached_property
+    def tracing(self) -> Tracing:
+        """Raises ConfigError."""
+        return tracing_of(self.identity, self.world)
+
+    def say_who(self) -> None:
+        """In the metrics."""
+        info = self.meter.gauge("gapless_workers", "Workers by what they run", ("service", "release", "instance"))
+        info.labels(self.name, self.identity.release, self.identity.instance).set(1)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What a drain waits for."""
+        return self.app
 
     def _protected(self) -> App:
         """The wrapped app behind the policies that gapless.yaml gives it, if it does. Raises ConfigError."""
-        if not self.identity.protect:
+        if not self.identity.protect and not self.identity.controlled:
             return self._inner
-        from gapless.service.protect import Protected
-        from gapless.service.protect_metrics import observe_guards
-        from gapless.service.protect_rules import guards, parse
-
-        found = guards(self.name, parse(self.identity.protect), self.world)
-        observe_guards(self.meter, [guard for _, guard in found])
-        return Protected(self._inner, found)
+        return self.policies.protect(self.name, self._inner, self.identity.protect, self.directory)
 
     # The life of it.
 
@@ -218,17 +268,24 @@ class Service:
         """Everything in order until ready. Raises NotReady (a limit passed, or checks do not pass) or AppError (what
         was called failed), naming the stage; what was opened until then is closed again."""
         end = self.world.now() + limit_s
-        _ = self.app
+        _ = self.traffic
+        self.tracing.start()
+        stages = (
+            ("settings", self._limits.settings_s, self._load_settings),
+            ("resources", self._limits.resources_s, self._open_resources),
+            ("warm-up", self._limits.warm_up_s, self._warm),
+            ("checks", self._limits.checks_s, self._checks.wait_passing),
+        )
         try:
-            await self._stage("settings", end, self._limits.settings_s, self._load_settings)
-            await self._stage("resources", end, self._limits.resources_s, self._open_resources)
-            await self._stage("warm-up", end, self._limits.warm_up_s, self._warm)
-            await self._stage("checks", end, self._limits.checks_s, self._checks.wait_passing)
+            for name, own_s, work in stages:
+                late = self._failing if name == "checks" else str
+                await self._stages.run(name, min(own_s, end - self.world.now()), work, late)
         except BaseException as error:
             await self._abandon(error)
             raise
-        for name, loop in self._checks.loops():
+        for name, loop in (*self._checks.loops(), *self._configuration.loops().items(), ("vitals", self._vitals.watch)):
             self._tasks.supervise(name, loop)
+        self._vitals.garbage.start()
         if self._phase is Phase.STARTING:
             self._phase = Phase.READY
 
@@ -243,26 +300,29 @@ class Service:
         began = self.world.now()
         try:
             async with within(self.world, limit_s):
-                while self.app.in_flight or self._tasks.unfinished():
-                    await self.app.wait_idle()
+                while self.traffic.in_flight or self._tasks.unfinished():
+                    await self.traffic.wait_idle()
                     await self._tasks.wait_spawned()
             left = []
         except TimeoutError:
             left = self._left()
         await self._tasks.cancel()
-        self._ended("finish", began, ok=not left, detail=", ".join(left[:20]))
+        self._stages.ended("finish", began, ok=not left, detail=", ".join(left[:20]))
         return not left
 
     async def close(self, limit_s: float) -> None:
         """Close the resources in reverse, each limited. Raises an ExceptionGroup at the end."""
         began = self.world.now()
         self._phase = Phase.STOPPED
+        self._vitals.garbage.stop()
         try:
             await self._resources.close(limit_s)
         except ExceptionGroup as errors:
-            self._ended("close", began, ok=False, detail="; ".join(map(str, errors.exceptions)))
+            self._stages.ended("close", began, ok=False, detail="; ".join(map(str, errors.exceptions)))
             raise
-        self._ended("close", began)
+        finally:
+            await self.tracing.end()
+        self._stages.ended("close", began)
 
     async def drain(self, limits: DrainLimits) -> bool:
         """The whole way down, for servers that do not do it stage by stage."""
@@ -274,42 +334,15 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._own_lifespan(receive, send)
+            await obey(receive, send, lambda: self.start(START_S), lambda: self.drain(drain_limits(DRAIN_S, 0.0)))
         else:
             await self.app(scope, receive, send)
 
-    async def _own_lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self.start(START_S)
-        except GaplessError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.drain(drain_limits(DRAIN_S, announce_s=0.0))
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _stage(
-        self, name: str, end: float, limit_s: float, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
-        began = self.world.now()
-        limit_s = min(limit_s, end - began)
-        try:
-            async with within(self.world, limit_s):
-                await work()
-        except TimeoutError as error:
-            what = "; ".join(self._checks.failing()) if name == "checks" else f"it took more than {limit_s:.1f} s"
-            self._ended(name, began, ok=False, detail=what)
-            raise NotReady(f"start-up stage {name!r} did not end: {what}") from error
-        except Exception as error:
-            self._ended(name, began, ok=False, detail=f"{type(error).__name__}: {error}")
-            raise error if isinstance(error, GaplessError) else AppError(_failure(name, error)) from error
-        self._ended(name, began)
+    def _failing(self) -> str:
+        return "; ".join(self._checks.failing())
 
     async def _load_settings(self) -> None:
-        if self._make_settings is not None:
-            self.settings = self._make_settings()
+        self.settings = await self._configuration.load()
 
     async def _open_resources(self) -> None:
         await self._resources.open("clients", self._hold_clients)
@@ -320,9 +353,11 @@ class Service:
 
     @asynccontextmanager
     async def _hold_clients(self) -> AsyncIterator[None]:
-        if self._clients:
-            await self.directory.start()  # the first call shall not have to wait for it
+        if self._clients or self.policies.protection:
+            # The first call shall not have to wait for it.
+            await self.directory.start(*{name for name, _ in self._clients})
         yield
+        self.policies.close()
         for client in self._clients.values():
             await client.aclose()
         if "directory" in self.__dict__:
@@ -347,7 +382,7 @@ class Service:
             error.add_note(f"and then {errors}: {'; '.join(map(str, errors.exceptions))}")
 
     def _left(self) -> list[str]:
-        requests = [f"{e.scope.get('method', e.scope['type'])} {e.scope['path']}" for e in self.app.in_flight]
+        requests = self.traffic.shown()
         for request in requests:
             _log.warning("over the drain limit: %s", request)
         return requests + self._tasks.unfinished()
@@ -361,19 +396,16 @@ class Service:
             "/healthz": probes.probe(lambda: self.phase in started and self._checks.passing, self.health),
         }
 
-    def _ended(self, name: str, began: float, ok: bool = True, detail: str = "") -> None:
-        event = StageEnded(name=name, took_s=self.world.now() - began, ok=ok, detail=detail)
-        self._stages.labels(name, "true" if ok else "false").observe(event.took_s)
-        log_stage(event)
-        self.events(event)
 
-
-def _failure(stage: str, error: Exception) -> str:
-    return f"start-up stage {stage!r} failed:\n{loader.tail(error)}"
-
-
-def load(target: str, factory: bool = False) -> Service:
-    """The Service that `module:attribute` names; any other ASGI app is wrapped in one. Raises AppError with the last
-    lines of the user's traceback."""
+def load(
+    target: str, factory: bool = False, wsgi: bool = False, threads: int = THREADS, root_path: str = ""
+) -> Service:
+    """The Service that `module:attribute` names; any other app, ASGI or WSGI, is wrapped in one. Raises AppError with
+    the last lines of the user's traceback, ConfigError."""
     found = loader.load_target(target, factory)
-    return found if isinstance(found, Service) else Service(app=found)
+    if not isinstance(found, Service):
+        interface = Interface.WSGI if wsgi else loader.recognized(found, target)
+        found = Service(app=as_asgi3(found, interface, threads))
+    found.threads = threads
+    found.root_path = root_path
+    return found

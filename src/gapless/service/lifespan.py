@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gapless.core.errors import AppError
-from gapless.service.asgi import App, Message
+from gapless.core.errors import AppError, GaplessError
+from gapless.service.asgi import App, Message, Receive, Send
 
 
 class _Unsupported(Exception):
@@ -84,3 +84,19 @@ async def _run(app: App, scope: dict[str, Any], talk: _Conversation) -> None:
 def _check(answer: Message | None, phase: str) -> None:
     if answer is not None and answer["type"] == f"lifespan.{phase}.failed":
         raise AppError(f"the app's own lifespan {phase} failed: {answer.get('message', '') or 'it gave no reason'}")
+
+
+async def obey(
+    receive: Receive, send: Send, start: Callable[[], Awaitable[object]], drain: Callable[[], Awaitable[object]]
+) -> None:
+    """The other side of it: a server that does not know us starts and ends us by this protocol."""
+    await receive()
+    try:
+        await start()
+    except GaplessError as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await drain()
+    await send({"type": "lifespan.shutdown.complete"})

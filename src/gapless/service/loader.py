@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 from gapless.core.errors import AppError
+from gapless.service.interface import Interface, interface_of
 
 OWN_FRAMES = ("<frozen importlib", importlib.__file__, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Frames in these files are ours, not the user's."""
@@ -41,9 +42,17 @@ def load_target(target: str, factory: bool) -> Any:
         found = _call(found, target)
     if not callable(found):
         raise AppError(
-            f"{target!r} is a {type(found).__name__}, not an ASGI app", "name a callable (scope, receive, send)"
+            f"{target!r} is a {type(found).__name__}, not an ASGI or WSGI app", "name a callable (scope, receive, send)"
         )
     return found
+
+
+def recognized(found: Any, target: str) -> Interface:
+    """What kind of app was found there. Raises AppError."""
+    try:
+        return interface_of(found)
+    except AppError as error:
+        raise AppError(f"{target!r} is no app: {error.what}", error.remedy) from error
 
 
 def _import(name: str, target: str, cwd: str) -> Any:

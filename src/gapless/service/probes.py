@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gapless.core.model import Phase
+from gapless.core.phase import Phase
 from gapless.service.asgi import App, Receive, Scope, Send, respond
 from gapless.service.checks import Result
 from gapless.service.identity import Identity
+
+PATHS = frozenset({"/livez", "/readyz", "/startupz", "/healthz"})
 
 
 def moment(at: float) -> str:

@@ -70,6 +70,10 @@ class Protected:
     ) -> None:
         self._app = app
         self._principal = principal
+        self.put(guards)
+
+    def put(self, guards: Guard | Mapping[str, Guard] | Sequence[tuple[tuple[str, str], Guard]]) -> None:
+        """These guards from the next request on. Raises ConfigError and changes nothing."""
         self._places = [(host, path, guard.name, guard(self._serve)) for (host, path), guard in _pairs(guards)]
         self._by_host = any(host != "*" for host, _, _, _ in self._places)
 

@@ -7,7 +7,8 @@ DEADLINE_EXCEEDED. The trailing metadata say when to ask again (`grpc-retry-push
 refused (`gapless-policy`). The caller's `grpc-timeout` (and `x-gapless-deadline-ms`) is the deadline of all that its
 call begins. A place is held until a stream has ended or was cancelled.
 
-Needs grpcio (`gapless[gateway]`), which is imported by whoever makes the server.
+The standard services for health and reflection are not guarded. Needs grpcio (`gapless[grpc]`), which is imported by
+whoever makes the server.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import grpc
 from gapless.core.errors import ConfigError
 from gapless.core.ports import World
 from gapless.core.world import RealWorld
-from gapless.resilience import deadline
+from gapless.resilience import deadline, pushback
 from gapless.resilience.errors import BreakerOpen, DeadlineExceeded, Rejected
 from gapless.resilience.guard import Guard
+from gapless.service.grpc_calls import OWN, peer_of
 from gapless.service.protect import check_suited
 
 Principal = Callable[[Any, Mapping[str, str]], str]
@@ -58,7 +60,7 @@ class _Place(NamedTuple):
 
 def user_of(context: Any, metadata: Mapping[str, str]) -> str:
     """Who asks: `x-user-id`, or else the peer's address without its port."""
-    return metadata.get("x-user-id") or str(context.peer()).rpartition(":")[0]
+    return metadata.get("x-user-id") or peer_of(context).rpartition(":")[0]
 
 
 class ProtectedGrpc(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -85,6 +87,8 @@ class ProtectedGrpc(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
         place = next((place for place in self._places if details.method.startswith(place.prefix)), None)
+        if details.method.startswith(OWN):
+            return handler  # asked by machines that no guard may turn away
         if handler is None or place is None:
             return handler
         kind, make, inner = _shape(handler)
@@ -161,9 +165,11 @@ def check_async(inner: Any, method: str) -> None:
 
 
 async def _refuse(context: Any, error: Rejected, own: bool) -> None:
-    trailing = [("gapless-policy", error.policy)]
-    if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
-        trailing.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_s * 1000))))
+    before = tuple(context.trailing_metadata() or ())
+    trailing = [*before, ("gapless-policy", error.policy)]
+    final = pushback.pushed_back(before)  # what was asked again in vain is so whatever refused it in the end
+    if not final and error.retry_after_s is not None and math.isfinite(error.retry_after_s):
+        trailing.append((pushback.GRPC_KEY, str(math.ceil(error.retry_after_s * 1000))))
     await context.abort(_code(error, own), _TEXTS.get(error.policy, "This cannot be served now."), tuple(trailing))
 
 

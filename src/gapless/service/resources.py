@@ -10,10 +10,12 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapless.core.ports import World
 from gapless.resilience.deadline import within
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 Opener = Callable[[], AbstractAsyncContextManager[Any]]
 

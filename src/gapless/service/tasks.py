@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from gapless.core.ports import World
+from typing import TYPE_CHECKING
+
 from gapless.observe.metrics import Meter
 from gapless.resilience.isolation import Isolation
+
+if TYPE_CHECKING:
+    from gapless.core.ports import World
 
 
 class Tasks(Isolation):

@@ -212,9 +212,9 @@ def _write_entries(connection: sqlite3.Connection, commits: Sequence[Commit]) ->
 
 def _write_history(connection: sqlite3.Connection, commits: Sequence[Commit]) -> None:
     rows = (
-        (update.revision, position, update.key, update.value)
+        (commit.revision, position, key, entry.value if entry else None)
         for commit in commits
-        for position, update in enumerate(commit.updates)
+        for position, (key, entry) in enumerate(commit.changes.items())
     )
     connection.executemany("INSERT INTO history VALUES (?, ?, ?, ?)", rows)
 

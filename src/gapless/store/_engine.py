@@ -71,7 +71,7 @@ class Storage(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class Waiting:
     """A job and whoever waits for it."""
 
     job: Job
@@ -86,7 +86,7 @@ class Engine:
         self._keys = Keys()
         self._leases = Leases(world, self._lapse)
         self._open = False
-        self._queue: list[_Waiting] = []
+        self._queue: list[Waiting] = []
         self._writer: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -160,7 +160,7 @@ class Engine:
 
     def _enqueue(self, job: Job) -> asyncio.Future[Commit]:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(job, loop.create_future())
+        waiting = Waiting(job, loop.create_future())
         self._queue.append(waiting)
         if self._writer is None:
             self._writer = loop.create_task(self._write())
@@ -180,10 +180,10 @@ class Engine:
             raise
         finally:
             self._writer = None
-            _abandon(self._queue)
+            abandon(self._queue)
             self._queue.clear()
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+    async def _commit(self, batch: Sequence[Waiting]) -> None:
         """Decide and store a batch. Whatever goes wrong, everyone in it hears."""
         try:
             outcomes = self._decide(batch)
@@ -194,22 +194,22 @@ class Engine:
             # What failed may be the size of one of them: the others shall not suffer for their neighbour.
             await self._apart(batch, error)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-            _answer(batch, [error] * len(batch))
+            answer(batch, [error] * len(batch))
         except asyncio.CancelledError:
-            _abandon(batch)
+            abandon(batch)
             raise
         else:
             self._publish(commits)
-            _answer(batch, outcomes)
+            answer(batch, outcomes)
 
-    async def _apart(self, batch: Sequence[_Waiting], error: StoreFull) -> None:
+    async def _apart(self, batch: Sequence[Waiting], error: StoreFull) -> None:
         if len(batch) == 1:
-            _answer(batch, [error])
+            answer(batch, [error])
         else:
             for waiting in batch:
                 await self._commit([waiting])
 
-    def _decide(self, batch: Sequence[_Waiting]) -> Sequence[Commit | Exception]:
+    def _decide(self, batch: Sequence[Waiting]) -> Sequence[Commit | Exception]:
         draft = Draft(self._keys)
         outcomes = deque[Commit | Exception]()
         for waiting in batch:
@@ -239,7 +239,7 @@ class Engine:
             self._world.after(LAPSE_RETRY_S, lambda: self._lapse(lease))
 
 
-def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Commit | Exception]) -> None:
+def answer(batch: Sequence[Waiting], outcomes: Sequence[Commit | Exception]) -> None:
     for waiting, outcome in zip(batch, outcomes, strict=True):
         if waiting.answer.done():
             continue  # whoever asked was cancelled meanwhile
@@ -249,6 +249,6 @@ def _answer(batch: Sequence[_Waiting], outcomes: Sequence[Commit | Exception]) -
             waiting.answer.set_exception(outcome)
 
 
-def _abandon(batch: Sequence[_Waiting]) -> None:
+def abandon(batch: Sequence[Waiting]) -> None:
     for waiting in batch:
         waiting.answer.cancel()

@@ -7,12 +7,12 @@ committed `Keys`; only when the storage has taken the batch are its commits appl
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gapless.core.errors import Conflict, LeaseLost
 from gapless.core.ports import Check, Delete, Entry, Op, Put, Update
+from gapless.store._sorted import SortedKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def validate(ops: Iterable[Op]) -> tuple[Op, ...]:
 
 def validate_key(key: str) -> None:
     """Raises ValueError for a key that not every backend can hold."""
-    if not key or "\0" in key or not _is_text(key):
+    if not key or "\0" in key or not (key.isascii() or _is_text(key)):
         raise ValueError(f"{key!r} is no key: use a non-empty text without NUL and lone surrogates")
 
 
@@ -110,17 +110,13 @@ class Keys:
         self.entries: dict[str, Entry] = {entry.key: entry for entry in entries}
         self.leases: dict[str, float] = dict(leases or {})
         self.leased: dict[str, set[str]] = {}
-        self._order = sorted(self.entries)
+        self._order = SortedKeys(self.entries)
         for entry in self.entries.values():
             self._hang(entry)
 
     def below(self, prefix: str) -> Iterator[Entry]:
         """The entries whose keys begin with `prefix`, by key."""
-        for at in range(bisect_left(self._order, prefix), len(self._order)):
-            key = self._order[at]
-            if not key.startswith(prefix):
-                return
-            yield self.entries[key]
+        return (self.entries[key] for key in self._order.below(prefix))
 
     def apply(self, commit: Commit) -> None:
         """Make a commit the truth."""
@@ -135,7 +131,7 @@ class Keys:
     def _set(self, entry: Entry) -> None:
         before = self.entries.get(entry.key)
         if before is None:
-            insort(self._order, entry.key)
+            self._order.add(entry.key)
         elif before.lease != entry.lease:
             self._unhang(before)
         self.entries[entry.key] = entry
@@ -143,7 +139,7 @@ class Keys:
 
     def _remove(self, key: str) -> None:
         self._unhang(self.entries.pop(key))
-        del self._order[bisect_left(self._order, key)]
+        self._order.remove(key)
 
     def _hang(self, entry: Entry) -> None:
         if entry.lease:
@@ -199,10 +195,11 @@ class Draft:
         return Commit(revision=self._revision + bool(gone), changes=gone, ended=job.lease)
 
     def _expect(self, op: Op) -> None:
-        found = self._find(op.key)
-        revision = found.revision if found else 0
-        if op.expect is not None and op.expect != revision:
-            raise Conflict(op.key, op.expect, revision)
+        if op.expect is not None:
+            found = self._find(op.key)
+            revision = found.revision if found else 0
+            if op.expect != revision:
+                raise Conflict(op.key, op.expect, revision)
         if isinstance(op, Put) and op.lease and not self._holds(op.lease):
             raise LeaseLost(f"{op.key!r} cannot hang on lease {op.lease!r}: it has expired or was revoked")
 

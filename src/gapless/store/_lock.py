@@ -16,12 +16,12 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, path.with_name(path.name + ".lock")
+        self._path, self.path = path, path.with_name(path.name + ".lock")
         self._descriptor = -1
 
     def take(self) -> None:
         """Raises StoreLocked, which names the holder; OSError."""
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -35,6 +35,13 @@ class FileLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+
+    def holder(self) -> int:
+        """The pid of whoever has it, or had it last; 0 when that cannot be told."""
+        try:
+            return int(self.path.read_text())
+        except (OSError, ValueError):
+            return 0
 
     def release(self) -> None:
         """No error when it is not held."""

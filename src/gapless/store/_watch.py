@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Protocol
 
+from gapless.core.errors import GaplessError
 from gapless.core.ports import Update
 
 Group = tuple[Update, ...]
@@ -40,6 +41,8 @@ class Log:
         self.start = 0
         """The log in memory holds all revisions above this one."""
         self.closed = False
+        self.error: GaplessError | None = None
+        """Why it ended, when that was not because the store was closed."""
         self.past = past
         self._keep, self._keep_bytes = keep, keep_bytes
         self._groups: deque[Group] = deque()
@@ -69,15 +72,27 @@ class Log:
         for prefix in tuple(self._waiting):
             self._release(prefix)
 
+    def fail(self, error: GaplessError) -> None:
+        """Nothing can be told any more: every watch raises the error."""
+        self.error = error
+        self.close()
+
     async def read(self, prefix: str, after: int) -> tuple[list[Group], int]:
         """Some groups below the prefix after a revision, and the revision up to which they are all."""
         until = self.revision
         if after < self.start:
             groups = await self.past.read(prefix, after, until, CHUNK)
         else:
-            recent = islice(self._groups, after - self.start, None)
-            groups = list(islice(_below(prefix, recent), CHUNK))
+            groups = list(islice(below(prefix, self._since(after)), CHUNK))
         return groups, groups[-1][0].revision if len(groups) == CHUNK else until
+
+    def _since(self, after: int) -> Iterable[Group]:
+        """What was written after a revision. Reached from the nearer end: those who follow are behind by a few of the
+        thousands that are kept, and would walk through all of them each time."""
+        newer = self.revision - after
+        if newer > len(self._groups) // 2:
+            return islice(self._groups, after - self.start, None)
+        return reversed(list(islice(reversed(self._groups), newer)))
 
     async def wait(self, prefix: str) -> int:
         """The revision of the next write below the prefix; any when the log is closed."""
@@ -129,10 +144,10 @@ class Watch:
             else:
                 # Nothing below the prefix was written while waiting, so all before the waking revision is told.
                 self._after = max(self._after, await self._log.wait(self._prefix) - 1)
-        raise StopAsyncIteration
+        raise self._log.error or StopAsyncIteration
 
 
-def _below(prefix: str, groups: Iterable[Group]) -> Iterable[Group]:
+def below(prefix: str, groups: Iterable[Group]) -> Iterable[Group]:
     for group in groups:
         told = tuple(update for update in group if update.key.startswith(prefix))
         if told:

@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gapless.testing.clock import FakeClock, fake_clock
     from gapless.testing.faults import fault
+    from gapless.testing.registry import REGISTRY_CHECKS, RegistryRig, check_registry
+    from gapless.testing.signals import SIGNALS_CHECKS, FakeSignals, SignalsRig, check_signals
     from gapless.testing.store import STORE_CHECKS, StoreRig, check_store
     from gapless.testing.world import FakeProcess, FakeWorld, Spawned
 
 __all__ = [
+    "REGISTRY_CHECKS",
+    "SIGNALS_CHECKS",
     "STORE_CHECKS",
     "FakeClock",
     "FakeProcess",
+    "FakeSignals",
     "FakeWorld",
+    "RegistryRig",
+    "SignalsRig",
     "Spawned",
     "StoreRig",
+    "check_registry",
+    "check_signals",
     "check_store",
     "fake_clock",
     "fault",
@@ -29,10 +38,17 @@ __all__ = [
 _HOMES = {
     "FakeClock": "gapless.testing.clock",
     "FakeProcess": "gapless.testing.world",
+    "FakeSignals": "gapless.testing.signals",
     "FakeWorld": "gapless.testing.world",
+    "REGISTRY_CHECKS": "gapless.testing.registry",
+    "RegistryRig": "gapless.testing.registry",
+    "SIGNALS_CHECKS": "gapless.testing.signals",
     "STORE_CHECKS": "gapless.testing.store",
+    "SignalsRig": "gapless.testing.signals",
     "Spawned": "gapless.testing.world",
     "StoreRig": "gapless.testing.store",
+    "check_registry": "gapless.testing.registry",
+    "check_signals": "gapless.testing.signals",
     "check_store": "gapless.testing.store",
     "fake_clock": "gapless.testing.clock",
     "fault": "gapless.testing.faults",

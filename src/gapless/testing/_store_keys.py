@@ -131,7 +131,9 @@ async def no_increment_is_lost(rig: StoreRig) -> None:
 async def a_conflict_does_not_touch_its_neighbours(rig: StoreRig) -> None:
     writes = (rig.store.put(f"k{number // 2}", str(number).encode(), expect=0) for number in range(80))
     results = await asyncio.gather(*writes, return_exceptions=True)
-    same([type(result) for result in results], [int, Conflict] * 40)
+    kinds = [type(result).__name__ for result in results]
+    # Whose turn comes first among those who ask at once is not promised.
+    same([sorted(pair) for pair in zip(kinds[::2], kinds[1::2], strict=True)], [["Conflict", "int"]] * 40)
     same(len((await rig.store.list("k")).entries), 40)
 
 

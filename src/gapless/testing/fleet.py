@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from gapless.core.errors import Busy, InstanceFailed, InvalidTransition, ReleaseError, ReloadRefused
 from gapless.core.model import Instance, Release, Service, Window
@@ -48,6 +49,10 @@ class FakeFleet:
         self.snapshots: set[str] = set()
         self.answered: dict[str, Window] = {}
         """What `measure` tells, by instance."""
+        self.told: dict[str, str] = {}
+        """What `scrape` tells, by instance."""
+        self.traced: dict[str, Mapping[str, Any]] = {}
+        """What `spans` tells, by instance, once."""
         self._instances: dict[str, Instance] = {}
         self._running: dict[str, Running] = {}
         self._logs: dict[str, list[str]] = {}
@@ -114,6 +119,12 @@ class FakeFleet:
 
     async def measure(self, instance: Instance) -> Window | None:
         return self.answered.get(instance.id)
+
+    async def scrape(self, instance: Instance) -> str:
+        return self.told.get(instance.id, "")
+
+    async def spans(self, instance: Instance, after: int) -> Mapping[str, Any]:
+        return self.traced.pop(instance.id, {"last": after})
 
     async def list(self) -> Sequence[Running]:
         return tuple(self._running.values())

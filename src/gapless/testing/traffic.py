@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from gapless.core.errors import TrafficRefused
 from gapless.core.model import (
@@ -34,8 +35,11 @@ from gapless.core.model import (
     bucket_of,
 )
 from gapless.core.ports import Traffic, World
-from gapless.gateway.match import service_of
-from gapless.gateway.shares import Shares, answered_shares, reachable
+from gapless.gateway.match import Request, matching
+from gapless.gateway.rules import choose
+from gapless.observe.metrics import Sample
+from gapless.observe.trace.spans import Span
+from gapless.testing._traffic_routing import ROUTING_CHECKS
 
 LIMIT_S = 60.0
 """Real seconds after which a check counts as hanging: generous, because test machines are busy."""
@@ -89,6 +93,12 @@ class FakeTraffic:
     def settled(self) -> bool:
         return bool(self.pid)
 
+    def spans(self) -> list[Span]:
+        return []
+
+    def samples(self) -> list[Sample]:
+        return []
+
     async def start(self) -> None:
         self.pid = 1
 
@@ -100,6 +110,12 @@ class FakeTraffic:
 
     async def detach(self) -> None: ...
 
+    async def renew(self, binary: Path | None = None) -> None:
+        self.pid += 1
+
+    async def details(self) -> dict[str, Any]:
+        return {"running": bool(self.pid), "pid": self.pid, "version": "0", "leaving": self.pid - 1}
+
     async def apply(self, table: RouteTable) -> int:
         """Raises TrafficRefused while `refuse` says so."""
         await asyncio.sleep(0)  # as a real one, it lets others run
@@ -108,12 +124,22 @@ class FakeTraffic:
         self.applied.append(table)
         return table.version
 
-    def ask(self, path: str, *, host: str = "localhost", headers: Mapping[str, str] | None = None) -> Answer:
-        """The answer to a GET. Instances take turns."""
-        service = service_of(self.table, host, path.partition("?")[0])
-        if service is None:
+    def ask(
+        self,
+        path: str,
+        *,
+        host: str = "localhost",
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> Answer:
+        """The answer to a request of a client at `address`. Instances take turns."""
+        request = Request(path=path, host=host, method=method, headers=headers or {}, address=address)
+        found = matching(self.table, request)
+        if found is None:
             return Answer(status=404)
-        release = self._release(service, headers or {})
+        _, service = found
+        release, _ = choose(service, request, self.world.random())
         asked = [e for e in service.endpoints if e.release == release and not e.draining]
         if not asked:
             return Answer(status=503, release=release)
@@ -146,27 +172,6 @@ class FakeTraffic:
             latency=tuple(latency),
         )
 
-    def _release(self, service: ServiceTable, headers: Mapping[str, str]) -> str:
-        cookies = dict(part.strip().partition("=")[::2] for part in headers.get("cookie", "").split(";"))
-        for wanted in (headers.get("x-gapless-release", ""), cookies.get("gapless-release", "")):
-            if wanted in reachable(service):
-                return wanted
-        user = headers.get("x-user-id", "")
-        if service.split.by is SplitBy.USER and user:
-            bucket = bucket_of(user, service.split.salt)
-        else:
-            bucket = int(self.world.random() * BUCKETS)
-        return _at(answered_shares(service.split, reachable(service)), bucket)
-
-
-def _at(shares: Shares, bucket: int) -> str:
-    edge = 0
-    for release, weight in shares:
-        edge += weight
-        if bucket < edge:
-            return release
-    raise AssertionError("the shares do not sum to all buckets")
-
 
 class TrafficRig(Protocol):
     """A data plane under test, with nothing applied or whatever the check before has left."""
@@ -177,8 +182,16 @@ class TrafficRig(Protocol):
         """An instance that runs and answers every request with 200 and its own name."""
         ...
 
-    async def ask(self, path: str, *, host: str = "localhost", headers: Mapping[str, str] | None = None) -> Answer:
-        """A GET through the data plane."""
+    async def ask(
+        self,
+        path: str,
+        *,
+        host: str = "localhost",
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> Answer:
+        """A request through the data plane, from an address of this machine (127.0.0.0/8)."""
         ...
 
 
@@ -192,8 +205,16 @@ class FakeTrafficRig:
     async def endpoint(self, service: str, release: str, instance: str) -> Endpoint:
         return Endpoint(instance=instance, release=release, address=Address(host="127.0.0.1", port=next(self._ports)))
 
-    async def ask(self, path: str, *, host: str = "localhost", headers: Mapping[str, str] | None = None) -> Answer:
-        return self.traffic.ask(path, host=host, headers=headers)
+    async def ask(
+        self,
+        path: str,
+        *,
+        host: str = "localhost",
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> Answer:
+        return self.traffic.ask(path, host=host, method=method, headers=headers, address=address)
 
 
 TrafficCheck = Callable[[TrafficRig], Awaitable[None]]
@@ -335,6 +356,7 @@ TRAFFIC_CHECKS: tuple[TrafficCheck, ...] = (
     a_draining_instance_gets_nothing_new,
     a_release_without_instances_is_stood_in_for,
     a_service_without_instances_is_unavailable,
+    *ROUTING_CHECKS,
 )
 
 

@@ -17,6 +17,9 @@ SPIN_LIMIT = 10_000
 BLIND_PASSES = 50
 """Passes on a loop that does not show its queue (uvloop): chains of woken tasks are rarely longer."""
 
+THREAD_LOOK_S = 0.001
+"""Real seconds between two looks whether a thread is still at work."""
+
 _MASK = (1 << 64) - 1
 
 
@@ -98,7 +101,7 @@ class FakeWorld:
 
     `await world.advance(seconds)` is the only way in which time passes. Everything that falls due on the way runs in
     order, each at its own moment, and whoever it wakes runs until everybody waits again before time moves on. Work in
-    threads is not waited for: it takes real time.
+    threads takes real time, and is waited for only where `wait_for` says how to see it.
 
     `processes` holds every pretended process in order of its start. `script`, when set, is called with each new one and
     may end it at once, set `on_signal`, or raise OSError as a failing `spawn` does.
@@ -108,18 +111,24 @@ class FakeWorld:
         self.processes: list[FakeProcess] = []
         self.script: Callable[[FakeProcess], None] | None = None
         self._now = 0.0
+        self._set_s = 0.0
         self._timers: list[_Timer] = []
         self._order = count()
         self._dice = Dice(seed)
         self._tokens: set[str] = set()
         self._ports = count(20_000)
         self._pids = count(10_000)
+        self._busy: list[Callable[[], bool]] = []
 
     def now(self) -> float:
         return self._now
 
     def time(self) -> float:
-        return EPOCH_AT + self._now
+        return EPOCH_AT + self._now + self._set_s
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock of the machine, forward or back; what waits is not concerned."""
+        self._set_s += seconds
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -190,8 +199,18 @@ class FakeWorld:
             if timer.call:
                 timer.call()
 
+    def wait_for(self, busy: Callable[[], bool]) -> None:
+        """Let no time pass while `busy()`: a thread is at work, and who waits for it would seem to wait for hours."""
+        self._busy.append(busy)
+
     async def settle(self) -> None:
-        """Let the loop go round until every task waits for something."""
+        """Let the loop go round until every task waits for something that only time or the test can bring."""
+        await self._rest()
+        while any(busy() for busy in self._busy):
+            await asyncio.sleep(THREAD_LOOK_S)
+            await self._rest()
+
+    async def _rest(self) -> None:
         # The loop's own queue is the one exact sign of rest: a fixed number of passes is too few for a long chain of
         # woken tasks, and too slow for an hour of ticks.
         queue = getattr(asyncio.get_running_loop(), "_ready", None)

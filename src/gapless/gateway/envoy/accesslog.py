@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from typing import Any
 
-from gapless.core.model import HISTOGRAM_BOUNDS_S, Window
+from gapless.core.model import HISTOGRAM_BOUNDS_S, WARM_UP_REQUESTS, WARM_UP_S, Window
 from gapless.core.ports import World
 from gapless.gateway.envoy.clusters import cluster_name, split_name
+from gapless.gateway.envoy.spans import span_of
+from gapless.observe.metrics import Counter, Histogram, Meter
+from gapless.observe.trace.spans import Kept
 
 KEPT_S = 900
 """How far back windows can look. A busy release costs some 2 kB a second."""
@@ -34,7 +37,12 @@ SLOWEST_PER_SECOND = 256
 SLOWEST_KEPT_S = 60
 """The analysis looks every second; what it has missed for so long it judges by the histogram alone."""
 
+INSTANCES_KNOWN = 10_000
 SWITCHING_PROTOCOLS = 101
+
+_GRPC_FAILURES = frozenset({"2", "4", "13", "14", "15"})
+"""UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS: what would be a 5xx of HTTP. The others blame the
+caller, or say that something is not there."""
 
 NOBODY = cluster_name("", "")
 """No release of ours was asked; nor was one when the gateway's rate limit has refused."""
@@ -52,26 +60,42 @@ class Second:
     slowest: list[tuple[float, str]] | None = field(default_factory=list)
     """A heap of the slowest, with their users; None once they are too old to be kept."""
 
-    def add(self, failed: bool, user: str, latency_s: float) -> None:
+    def add(self, failed: bool, user: str, latency_s: float, warm: bool) -> None:
         self.requests += 1
+        if failed:
+            self.errors += 1
+            if len(self.failed) < FAILED_PER_SECOND:
+                self.failed.append(user)
+        if not warm:
+            return
         if self.slowest is not None:
             push = heappush if len(self.slowest) < SLOWEST_PER_SECOND else heappushpop
             push(self.slowest, (latency_s, user))
         bucket = bisect_left(HISTOGRAM_BOUNDS_S, latency_s)
         self.latency[bucket] = self.latency.get(bucket, 0) + 1
-        if failed:
-            self.errors += 1
-            if len(self.failed) < FAILED_PER_SECOND:
-                self.failed.append(user)
 
 
 class AccessLog:
     """The last fifteen minutes of every release. Implements `core.ports.Metrics`."""
 
     def __init__(self, world: World) -> None:
+        self.kept = Kept()
+        """The gateway's part of the requests that are recorded."""
+        self.meter = Meter()
+        self._total = self.meter.counter(
+            "gapless_gateway_requests",
+            "Requests that reached a release, by its answer",
+            ("service", "release", "status"),
+        )
+        self._took = self.meter.histogram(
+            "gapless_gateway_request_duration_seconds", "Time to answer, as the gateway saw it", ("service", "release")
+        )
+        self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._world = world
         self._seconds: deque[tuple[int, dict[str, Second]]] = deque()
         """(second since the epoch, cluster → what it answered), oldest first."""
+        self._answering: dict[tuple[str, int], tuple[float, int, float]] = {}
+        """Instances: when the first of so many answers came, and the last one. Least recently heard first."""
         self._recent: deque[tuple[int, dict[str, Second]]] = deque()
         """Those of them that still hold their slowest answers."""
 
@@ -80,11 +104,41 @@ class AccessLog:
         now = self._now()
         for entry in message.http_logs.log_entry:
             common = entry.common_properties
+            if span := span_of(entry):
+                self.kept.add(span)
             cluster = cluster_name(*split_name(common.upstream_cluster))
-            if cluster != NOBODY and not common.response_flags.rate_limited:
+            if cluster != NOBODY and not _ours(common.response_flags):
                 failed, latency_s = _outcome(entry.response, common)
                 user = entry.request.request_headers.get("x-user-id", "")
-                now.setdefault(cluster, Second()).add(failed, user, latency_s)
+                now.setdefault(cluster, Second()).add(failed, user, latency_s, self._warm(common))
+                self._count(cluster, _status(entry.response.response_code.value, failed), latency_s)
+
+    def _warm(self, common: Any) -> bool:
+        """Whether the instance that answered has done so for a while. A new one has an address of its own; one that
+        reloads in place keeps it, and starts warm or not, which nobody can tell from here."""
+        asked = common.upstream_remote_address.socket_address
+        if not asked.port_value:
+            return True
+        place, now = (asked.address, asked.port_value), self._world.time()
+        first_at, count, last_at = self._answering.get(place, (now, 0, now))
+        if now - last_at > KEPT_S:
+            first_at, count = now, 0
+        self._answering.pop(place, None)
+        self._answering[place] = (first_at, count + 1, now)
+        while len(self._answering) > INSTANCES_KNOWN:
+            del self._answering[next(iter(self._answering))]
+        return count >= WARM_UP_REQUESTS and now - first_at >= WARM_UP_S
+
+    def _count(self, cluster: str, status: str, latency_s: float) -> None:
+        total, took = self._children.get((cluster, status)) or self._child(cluster, status)
+        total.value += 1.0
+        took.observe(latency_s)
+
+    def _child(self, cluster: str, status: str) -> tuple[Counter, Histogram]:
+        who = split_name(cluster)
+        child = self._total.labels(*who, status), self._took.labels(*who)
+        self._children[cluster, status] = child
+        return child
 
     async def window(self, service: str, release: str, since_at: float, until_at: float) -> Window:
         """What a release answered in the seconds that begin in [since_at, until_at)."""
@@ -124,14 +178,30 @@ def _window(seconds: list[Second]) -> Window:
     )
 
 
+def _status(code: int, failed: bool) -> str:
+    """No whole answer is an error, whatever its status began with."""
+    return "5xx" if failed else f"{code // 100 or 5}xx"
+
+
+def _ours(flags: Any) -> bool:
+    """The gateway has answered by itself: refused by a rate, or aborted by a fault."""
+    return bool(flags.rate_limited or flags.fault_injected)
+
+
 def _outcome(response: Any, common: Any) -> tuple[bool, float]:
     """(whether it is the release's error, latency in seconds)."""
     code = response.response_code.value
     flags = common.response_flags
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
         return code >= 500, _seconds(common.duration)
-    failed = code >= 500 or code == 0 or _cut_off(flags)
+    failed = code >= 500 or code == 0 or _cut_off(flags) or _grpc_failed(response)
     return failed, _latency_s(common, code)
+
+
+def _grpc_failed(response: Any) -> bool:
+    """A call's status comes with HTTP's 200, in the trailers, or in the headers of an answer without a body."""
+    status = response.response_trailers.get("grpc-status") or response.response_headers.get("grpc-status")
+    return bool(status) and status in _GRPC_FAILURES
 
 
 def _cut_off(flags: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,35 @@ async def ask(socket: Path, method: str, path: str) -> str:
 async def drain(socket: Path) -> None:
     """Tell every client to leave: responses say `Connection: close` from now on."""
     await ask(socket, "POST", "/drain_listeners?graceful")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`live`: its workers accept. `version` is Envoy's own, as `1.40.0`."""
+
+    epoch: int
+    live: bool
+    version: str
+
+
+async def server(socket: Path) -> Server:
+    """Who answers at the socket."""
+    told = json.loads(await ask(socket, "GET", "/server_info"))
+    parts = str(told.get("version", "")).split("/")
+    epoch = int(told.get("command_line_options", {}).get("restart_epoch", 0))
+    return Server(epoch, told.get("state") == "LIVE", parts[1] if len(parts) > 1 else parts[0])
+
+
+async def ejected(socket: Path) -> list[tuple[str, str]]:
+    """Cluster and address (`host:port`) of each that its outlier detection has ejected."""
+    told = json.loads(await ask(socket, "GET", "/clusters?format=json"))
+    found = []
+    for cluster in told.get("cluster_statuses", ()):
+        for host in cluster.get("host_statuses", ()):
+            place = host.get("address", {}).get("socket_address", {})
+            if host.get("health_status", {}).get("failed_outlier_check"):
+                found.append((str(cluster["name"]), f"{place.get('address')}:{place.get('port_value')}"))
+    return sorted(found)
 
 
 async def active_requests(socket: Path) -> int:

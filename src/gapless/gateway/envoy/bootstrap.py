@@ -4,10 +4,15 @@ spent on where the state directory lies."""
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from gapless.gateway.envoy.listener import NAME
+from gapless.core.model import Address
+from gapless.gateway.envoy.faults import LAYER
+from gapless.gateway.envoy.listener import NAME, control_service
+from gapless.gateway.envoy.nodes import LISTEN, ZONE, Place
 
 ADMIN_SOCKET = "admin.sock"
 BOOTSTRAP = "bootstrap.json"
@@ -15,11 +20,21 @@ BOOTSTRAP = "bootstrap.json"
 RECONNECT = {"base_interval": "0.100s", "max_interval": "1s"}
 """Envoy's own 0.5 … 30 s would leave a restarted control plane without its gateway for half a minute."""
 
+CALM = {"connection_keepalive": {"interval": "10s", "timeout": "10s"}}
+"""Of HTTP/2 to a control plane elsewhere: one whose machine is gone does not close its connections."""
+
 DRAIN_S = 600
 """How long a removed or changed listener lets its requests finish; `drain` decides by what is still under way."""
 
+GONE_S = DRAIN_S + 10
+"""When a new epoch ends the one before, if that is still there."""
+
 MAX_WORKERS = 4
 """Envoy's threads: one of them proxies some 15,000 requests a second; the services need the other cores."""
+
+RUNTIME = {"re2.max_program_size.error_level": 200_000}
+"""Envoy refuses expressions of more than 100 steps unless told otherwise: a list of users is one expression, and RE2
+takes time by what it reads, whatever the expression."""
 
 _COUNTED = ("control_plane.", "cluster_manager.", "listener_manager.", f"http.{NAME}.", "server.")
 _COUNTED_PER_CLUSTER = (
@@ -31,30 +46,71 @@ _COUNTED_PER_CLUSTER = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """Where a gateway elsewhere is told its routes, and what it shows there. The paths are absolute, of PEM files."""
+
+    address: Address
+    """Its host may also be a name."""
+    token: str = field(default="", repr=False)
+    ca: str = ""
+    """With it, the control plane must show a certificate of one of these for its host."""
+    cert: str = ""
+    key: str = ""
+
+
 def bootstrap(xds_socket: str) -> dict[str, Any]:
     """envoy.config.bootstrap.v3.Bootstrap; `xds_socket` is relative to Envoy's working directory."""
+    return _bootstrap({"id": NAME, "cluster": NAME}, _control("STATIC", {"pipe": {"path": xds_socket}}), "")
+
+
+def bootstrap_away(control: Control, name: str, place: Place) -> dict[str, Any]:
+    """The same for a gateway elsewhere, which says by its node's metadata where it is."""
+    metadata = {LISTEN: str(place.listen), ZONE: place.zone}
+    address = {"socket_address": {"address": control.address.host, "port_value": control.address.port}}
+    cluster = _control("STRICT_DNS", address, CALM) | (_tls(control) if control.ca else {})
+    return _bootstrap({"id": name, "cluster": NAME, "metadata": metadata}, cluster, control.token)
+
+
+def _bootstrap(node: dict[str, Any], control: dict[str, Any], token: str) -> dict[str, Any]:
     ads = {"ads": {}, "resource_api_version": "V3"}
     return {
-        "node": {"id": NAME, "cluster": NAME},
+        "node": node,
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
-        "dynamic_resources": {"ads_config": _ads(), "cds_config": ads, "lds_config": ads},
-        "static_resources": {"clusters": [_control(xds_socket)]},
+        "dynamic_resources": {"ads_config": _ads(token), "cds_config": ads, "lds_config": ads},
+        "static_resources": {"clusters": [control]},
+        "layered_runtime": {
+            "layers": [{"name": "static", "static_layer": RUNTIME}, _faults(), {"name": "admin", "admin_layer": {}}]
+        },
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": _patterns()}}},
     }
 
 
-def arguments(binary: Path, workers: int) -> list[str]:
-    """argv. Without Envoy's own hot restart, which keeps a file in /dev/shm that a SIGKILL would leave there."""
-    argv = [str(binary), "--config-path", BOOTSTRAP, "--concurrency", str(workers), "--disable-hot-restart"]
-    return [*argv, "--drain-strategy", "immediate", "--drain-time-s", str(DRAIN_S), "--log-level", "warning"]
+def _faults() -> dict[str, Any]:
+    """The shares of requests that faults hit (`faults`)."""
+    source = {"ads": {}, "resource_api_version": "V3"}
+    return {"name": "faults", "rtds_layer": {"name": LAYER, "rtds_config": source}}
+
+
+def arguments(binary: Path, workers: int, base_id: int = 0, epoch: int = 0) -> list[str]:
+    """argv. `base_id` is what the epochs of one gateway have in common; 0: without hot restart."""
+    argv = [str(binary), "--config-path", BOOTSTRAP, "--concurrency", str(workers)]
+    drain = ["--drain-strategy", "immediate", "--drain-time-s", str(DRAIN_S), "--log-level", "warning"]
+    if not base_id:
+        return [*argv, "--disable-hot-restart", *drain]
+    hot = ["--base-id", str(base_id), "--restart-epoch", str(epoch), "--parent-shutdown-time-s", str(GONE_S)]
+    # A predecessor that has died cannot be asked for its statistics, and Envoy takes that for its own end.
+    hot.append("--skip-hot-restart-parent-stats")
+    return [*argv, *hot, *drain]
 
 
 def default_workers() -> int:
     return max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
 
 
-def _ads() -> dict[str, Any]:
-    service = {"envoy_grpc": {"cluster_name": NAME, "retry_policy": {"retry_back_off": RECONNECT}}}
+def _ads(token: str) -> dict[str, Any]:
+    service = control_service(token)
+    service["envoy_grpc"]["retry_policy"] = {"retry_back_off": RECONNECT}
     return {
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
@@ -63,17 +119,43 @@ def _ads() -> dict[str, Any]:
     }
 
 
-def _control(xds_socket: str) -> dict[str, Any]:
+def _tls(control: Control) -> dict[str, Any]:
+    """It must be the host that was asked for; we show a certificate of our own if there is one."""
+    host = control.address.host
+    kind = "IP_ADDRESS" if _is_ip(host) else "DNS"
+    trust = {
+        "trusted_ca": {"filename": control.ca},
+        "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
+    }
+    pair = {"certificate_chain": {"filename": control.cert}, "private_key": {"filename": control.key}}
+    context = {"validation_context": trust, **({"tls_certificates": [pair]} if control.cert else {})}
+    config = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {**context, "alpn_protocols": ["h2"]},
+        **({"sni": host} if kind == "DNS" else {}),
+    }
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": config}}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _control(kind: str, address: dict[str, Any], http2: dict[str, Any] | None = None) -> dict[str, Any]:
     options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    endpoint = {"endpoint": {"address": {"pipe": {"path": xds_socket}}}}
+    endpoint = {"endpoint": {"address": address}}
     return {
         "name": NAME,
-        "type": "STATIC",
+        "type": kind,
         "connect_timeout": "1s",
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": options,
-                "explicit_http_config": {"http2_protocol_options": {}},
+                "explicit_http_config": {"http2_protocol_options": http2 or {}},
             }
         },
         "load_assignment": {"cluster_name": NAME, "endpoints": [{"lb_endpoints": [endpoint]}]},

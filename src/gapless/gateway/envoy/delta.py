@@ -7,12 +7,12 @@ them is acknowledged; load assignments do not, because Envoy acknowledges a clus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES, RUNTIME, SECRETS
 
-_REMOVALS = (ROUTES, LISTENER, CLUSTER, LOAD)
+_REMOVALS = (ROUTES, LISTENER, SECRETS, CLUSTER, LOAD)
 """A load assignment goes with its cluster; what is said about it afterwards only answers who still asks."""
 
 _ABSENT = ""
@@ -27,6 +27,8 @@ class Item:
 
     version: str
     data: bytes
+    until_at: float = 0.0
+    """When Envoy shall forget it; 0: never."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +36,27 @@ class Snapshot:
     """The truth at one moment: type URL → name → resource."""
 
     by_type: Mapping[str, Mapping[str, Item]]
+    before: int = 0
+    """The number of the truth that `changed` compares with; 0: with none."""
+    number: int = 0
+    changed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Type URL → names that are new, other than before, or gone."""
 
     def __getitem__(self, type_url: str) -> Mapping[str, Item]:
         return self.by_type.get(type_url, {})
+
+
+def follow(before: Snapshot | None, after: Snapshot, number: int) -> Snapshot:
+    """The truth after another one, with what has changed. Items that are the very same are not looked into."""
+    if before is None:
+        return replace(after, number=number)
+    changed = {type_url: _changed(before[type_url], named) for type_url, named in after.by_type.items()}
+    return replace(after, number=number, before=before.number, changed=changed)
+
+
+def _changed(before: Mapping[str, Item], after: Mapping[str, Item]) -> frozenset[str]:
+    found = {name for name, item in after.items() if before.get(name) is not item and before.get(name) != item}
+    return frozenset(found | (before.keys() - after.keys()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +111,9 @@ class Connection:
     under_way: dict[str, Told] = field(default_factory=dict)
     """Type URL → the response that Envoy has not yet answered."""
     count: int = 0
+    level: int = 0
+    """The number of the truth that Envoy is known to have, all of it and nothing else; 0: not known. Whoever has the
+    one before needs only be looked at for what has changed: of a thousand services that is one."""
 
     def asked(self, request: Asked) -> Refusal | None:
         """Take in a request; tells when Envoy refused what was under way."""
@@ -98,6 +121,8 @@ class Connection:
         if subscription is None:
             implied = not request.subscribe and request.type_url in (CLUSTER, LISTENER)
             subscription = self.subscriptions[request.type_url] = Subscription(wildcard=implied)
+        if request.subscribe or request.unsubscribe or request.initial or request.error:
+            self.level = 0
         self._subscribe(subscription, request)
         told = self.under_way.get(request.type_url)
         if told is None or told.nonce != request.nonce:
@@ -122,13 +147,25 @@ class Connection:
 
     def settled(self, truth: Snapshot) -> bool:
         """Whether Envoy has acknowledged all of it and has nothing else."""
-        return not self.under_way and all(self._has(t, truth) for t in ORDER) and not any(self._due(truth))
+        if truth.number and self.level == truth.number:
+            return True
+        found = not self.under_way and all(self._has(t, truth) for t in ORDER) and not any(self._due(truth))
+        if found:
+            self.level = truth.number
+        return found
+
+    def _names(self, type_url: str, truth: Snapshot) -> Iterable[str]:
+        """Those that may be other than what Envoy has."""
+        if self.level and self.level == truth.before:
+            return truth.changed.get(type_url, ())
+        return truth[type_url]
 
     @property
     def whole(self) -> bool:
-        """Whether it wants everything, as Envoy does; gRPC's own client asks for each resource by name."""
+        """Whether it wants everything, as Envoy does; gRPC's own client asks for each resource by name. Envoy asks for
+        its runtime first."""
         clusters = self.subscriptions.get(CLUSTER)
-        return clusters is not None and clusters.wildcard
+        return clusters.wildcard if clusters else RUNTIME in self.subscriptions
 
     def _subscribe(self, subscription: Subscription, request: Asked) -> None:
         for name in request.subscribe:
@@ -150,6 +187,8 @@ class Connection:
 
     def _tell(self, told: Told) -> Told:
         loads = self.subscriptions.get(LOAD)
+        if told.type_url == CLUSTER or told.removed:
+            self.level = 0  # what depends on them has changed as well
         if told.type_url == CLUSTER and loads is not None:
             for name in told.items:  # a changed cluster waits for its load assignment to be sent again
                 loads.known.pop(name, None)
@@ -175,10 +214,13 @@ class Connection:
         subscription = self.subscriptions.get(type_url)
         if subscription is None or subscription.refused is truth:
             return None
+        known, present = subscription.known, truth[type_url]
         items = {
-            name: item
-            for name, item in truth[type_url].items()
-            if (subscription.wildcard or name in subscription.names) and subscription.known.get(name) != item.version
+            name: present[name]
+            for name in self._names(type_url, truth)
+            if name in present
+            and (subscription.wildcard or name in subscription.names)
+            and known.get(name) != present[name].version
         }
         first_and_empty = subscription.wildcard and not subscription.answered and not subscription.known
         return items if items or first_and_empty else None
@@ -187,17 +229,23 @@ class Connection:
         subscription = self.subscriptions.get(type_url)
         if subscription is None or subscription.refused is truth:
             return ()
-        gone = {n for n in (*subscription.known, *subscription.names) if n not in truth[type_url]}
+        if self.level and self.level == truth.before:
+            asked = self._names(type_url, truth)
+            gone = {n for n in asked if n in subscription.known or n in subscription.names} - truth[type_url].keys()
+        else:
+            gone = {n for n in (*subscription.known, *subscription.names) if n not in truth[type_url]}
         if type_url == LOAD and self.whole:
-            gone -= self.subscriptions[CLUSTER].known.keys()  # Envoy forgets it with the cluster
+            clusters = self.subscriptions.get(CLUSTER)
+            gone -= clusters.known.keys() if clusters else set()  # Envoy forgets it with the cluster
         return tuple(sorted(n for n in gone if subscription.known.get(n) != _ABSENT))
 
     def _has(self, type_url: str, truth: Snapshot) -> bool:
         subscription = self.subscriptions.get(type_url)
         if subscription is None:
-            return not (self.whole and truth[type_url])
-        wanted = truth[type_url] if self.whole else subscription.names & truth[type_url].keys()
-        return all(subscription.known.get(name) == truth[type_url][name].version for name in wanted)
+            return type_url == RUNTIME or not (self.whole and truth[type_url])  # an older Envoy does not ask for it
+        known, present = subscription.known, truth[type_url]
+        wanted = (n for n in self._names(type_url, truth) if n in present and (self.whole or n in subscription.names))
+        return all(known.get(name) == present[name].version for name in wanted)
 
 
 def _conclude(subscription: Subscription, told: Told, error: str) -> None:

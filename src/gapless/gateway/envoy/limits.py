@@ -3,29 +3,24 @@
 - A **rate** is a token bucket of the local rate limit filter. All buckets stand in the route configuration as
   descriptors, one for each route of a service: the several Envoy routes that a route becomes share it. (A bucket in the
   routes themselves would be one for each of them.) Every new route configuration begins with full buckets.
-- A **breaker** is outlier detection by share of failures, for each instance by itself, and thresholds. It is part of
-  the cluster, and a cluster must never change once it is made, so that the breaker is part of the cluster's *name*:
-  another breaker is another cluster, to which the routes move while requests under way finish on the old one.
+- A **breaker** is outlier detection by share of failures, for each instance by itself, and thresholds: part of the
+  cluster, and so of the cluster's name (`clusters.mark_of`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from gapless.core.model import Route, RouteTable, ServiceTable
+from gapless.core.model.routing import USER_HEADER
 from gapless.core.protect import BreakerRule, Protect, RateRule
+from gapless.gateway.envoy.parts import Parts
 
 Json = dict[str, Any]
 
 FILTER = "envoy.filters.http.local_ratelimit"
-MARK = "~"
-"""Between a cluster's service and its breaker: no service's name, a DNS label, has it."""
-
 KEYS = 10_000
 """Users or addresses whose buckets are kept, per route; the one that was quiet longest goes first."""
 UNBOUNDED = 2**32 - 1
@@ -33,7 +28,6 @@ SHORTEST_FILL_S = 0.05
 """Envoy's least fill interval."""
 
 ROUTE_KEY, USER_KEY, ADDRESS_KEY, UNKNOWN_KEY = "route", "user", "remote_address", "unknown"
-USER_HEADER = "x-user-id"
 
 _TYPE = "type.googleapis.com/envoy."
 _LIMIT = _TYPE + "extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
@@ -52,9 +46,15 @@ def rate_limit_filter() -> Json:
     return {"name": FILTER, "typed_config": {"@type": _LIMIT, "stat_prefix": "rate"}}
 
 
-def rate_limits(table: RouteTable) -> Json:
+def rates_of(service: ServiceTable) -> dict[str, RateRule]:
+    """The buckets of a service by name."""
+    return {bucket_name(service.service, r): rate for r in service.routes if (rate := rate_of(service, r))}
+
+
+def rate_limits(table: RouteTable, parts: Parts | None = None) -> Json:
     """`typed_per_filter_config` of the route configuration: every bucket there is; nothing when there is none."""
-    rated = {bucket_name(s.service, r): rate for s in table.services for r in s.routes if (rate := rate_of(s, r))}
+    parts = parts or Parts()
+    rated = parts.merged(table, "rates", rates_of)
     if not rated:
         return {}
     limits = {
@@ -87,7 +87,7 @@ def unrated() -> Json:
 
 
 def bucket_name(service: str, route: Route) -> str:
-    return f"{service} {route.host}{route.path}"
+    return f"{service} {route}"
 
 
 def bucket(rate: RateRule) -> Json:
@@ -161,14 +161,6 @@ def _mapper(which: Json, policy: str, title: str, detail: str) -> Json:
 
 def breaker_of(service: ServiceTable) -> BreakerRule | None:
     return service.protect.breaker if service.protect else None
-
-
-def breaker_mark(breaker: BreakerRule | None) -> str:
-    """What a breaker adds to a cluster's name: eight digits of what Envoy is told of it."""
-    if breaker is None:
-        return ""
-    told = msgspec.json.encode([outlier_detection(breaker), thresholds(breaker)])
-    return MARK + hashlib.blake2b(told, digest_size=4).hexdigest()
 
 
 def outlier_detection(breaker: BreakerRule) -> Json:

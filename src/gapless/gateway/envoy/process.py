@@ -1,4 +1,4 @@
-"""The Envoy process: started, watched, restarted, adopted, stopped.
+"""The Envoy process: started, watched, restarted, followed by its next epoch, adopted, stopped.
 
 It must outlive a control plane that is killed, and a later one must find it again. So it is nobody's child: a shell
 starts it in the background, writes its pid beside the bootstrap, and ends. Whoever watches it, the control plane that
@@ -9,41 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from gapless.core.errors import GaplessError, GatewayMissing
+from gapless.core.errors import Busy, GaplessError, GatewayMissing
 from gapless.core.ports import World
-from gapless.gateway.envoy import admin
-from gapless.gateway.envoy.bootstrap import ADMIN_SOCKET, BOOTSTRAP, arguments, bootstrap
+from gapless.gateway.envoy import admin, epochs
+from gapless.gateway.envoy.bootstrap import ADMIN_SOCKET, GONE_S
+from gapless.gateway.envoy.clusters import split_name
+from gapless.gateway.envoy.held import Held
+from gapless.gateway.envoy.launch import Launcher
 
 _log = logging.getLogger("gapless.gateway.process")
-
-PID_FILE = "envoy.pid"
-MARK = "GAPLESS_GATEWAY"
-"""In Envoy's environment, with the state directory: how a recorded pid is known to be ours and not reused."""
 
 STEADY_S = 10.0
 """A process that lived so long is restarted at once; one that keeps dying earlier is restarted ever later."""
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 
-LINE_BYTES = 500
-"""A line of Envoy's log is hardly longer."""
-
 POLL_S = 0.05
 """How often a draining Envoy is asked for what is still under way."""
 TERM_S = 5.0
 """From SIGTERM, upon which Envoy ends at once, to SIGKILL."""
-
-_NOT_OURS = ("GAPLESS_SERVICE", "GAPLESS_RELEASE", "GAPLESS_INSTANCE")
-"""Not passed on: they would make Envoy look like an instance, when `gapless up` was called from within one."""
-
-_LAUNCH = 'rm -f "$0"; "$@" & echo $! > "$0.new" && mv "$0.new" "$0"'
-"""Rename, so that a pid is never read half-written."""
+READY_S = 30.0
+"""In which a new epoch must serve; it takes 0.3 s. Longer than the control plane's own limit for its first table."""
+RETIRE_EVERY_S = 1.0
+"""How often the epoch before is looked at for clients that it still has."""
 
 
 def backoff_s(failures: int) -> float:
@@ -65,175 +59,296 @@ def find_binary(given: Path | None) -> Path:
 
 
 class EnvoyProcess:
-    """One Envoy, kept running."""
+    """One Envoy that serves, kept running; and beside it for a while, the epoch that it has followed."""
 
     def __init__(
-        self, binary: Path, state: Path, workers: int, world: World, on_start: Callable[[int, int], None]
+        self,
+        binary: Path,
+        state: Path,
+        workers: int,
+        world: World,
+        on_start: Callable[[int, int], None],
+        ports: Sequence[int] = (),
+        told: dict[str, Any] | None = None,
     ) -> None:
+        """`ports` are those of the listeners: the epoch before ends when no client is connected to it there. `told`: a
+        bootstrap instead of the one of a control plane beside it."""
         self._binary = binary
-        self._state = state
-        self._home = state / "envoy"
-        self._output = state / "logs" / "envoy.log"
-        self._workers = workers
+        self.launcher = Launcher(binary, state, workers, world, told)
+        self._admin = state / "envoy" / ADMIN_SOCKET
         self._world = world
         self._on_start = on_start
-        self._pidfd = -1
+        self._ports = tuple(ports)
+        self._serving: Held | None = None
+        self._before: Held | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()
-        self.pid = 0
+        self._retiring: asyncio.Task[None] | None = None
+        self._renewing = asyncio.Lock()
         self.restarts = 0
         self.adopted = False
 
     @property
+    def pid(self) -> int:
+        return self._serving.epoch.pid if self._serving else 0
+
+    @property
+    def epoch(self) -> int:
+        """How many hot restarts its listeners have seen."""
+        return self._serving.epoch.number if self._serving else 0
+
+    @property
+    def binary(self) -> str:
+        return self._serving.epoch.binary if self._serving else str(self._binary)
+
+    @property
+    def leaving(self) -> int:
+        """The pid of the epoch before, which finishes what it has; 0: there is none."""
+        return self._before.epoch.pid if self._before and not self._before.over else 0
+
+    @property
     def running(self) -> bool:
-        return self._pidfd >= 0 and not self._ended.is_set()
+        return self._serving is not None and not self._serving.over
+
+    @property
+    def outdated(self) -> bool:
+        """It was started for another binary, or with another bootstrap, than it would be now."""
+        return self._serving is not None and self._serving.epoch.print != self.launcher.print
 
     async def start(self) -> None:
         """Watch the Envoy that was adopted, or start one. Raises GaplessError with its last words."""
         if not self.adopted:
-            await self._spawn()
+            await self._spawn_first()
         self._on_start(self.pid, self.restarts)
-        self._watcher = asyncio.create_task(self._watch(), name="envoy")
+        if self._before is None:  # else it is not certain yet which of the two serves
+            self._watcher = asyncio.create_task(self._watch(), name="envoy")
 
     def adopt(self) -> bool:
-        """Take over the Envoy that an earlier control plane left running in this state directory, if there is one."""
-        try:
-            pid = int((self._home / PID_FILE).read_text())
-            pidfd = os.pidfd_open(pid)
-        except (OSError, ValueError):
+        """Take over the Envoy that an earlier control plane left running in this state directory, if there is one. Of
+        two, the newer one: should it turn out not to serve, `settle_succession` goes back."""
+        found = [held for epoch in self.launcher.running() if (held := Held.of(epoch))]
+        if not found:
             return False
-        if not self._ours(pid):
-            os.close(pidfd)
-            return False
-        self._hold(pid, pidfd)
+        *older, self._serving = found
+        self._before = older[-1] if older else None
         self.adopted = True
         return True
+
+    async def settle_succession(self) -> None:
+        """After `adopt`, once there is a table: the control plane before may have been killed in the middle of a hot
+        restart. The newer epoch serves, or soon will; or else it is ended, and the one before it serves on."""
+        before, newest = self._before, self._serving
+        if before is None or newest is None or self._watcher is not None:
+            return
+        try:
+            await self._until_live(newest)
+        except GaplessError as error:
+            _log.warning("the newer of two Envoys is ended: %s", error)
+            await self._discard(newest)
+            self._serving, self._before = before, None
+        else:
+            self._retiring = asyncio.create_task(self._retire(before, newest), name="envoy before")
+        self._watcher = asyncio.create_task(self._watch(), name="envoy")
+
+    async def _discard(self, held: Held) -> None:
+        await self._end(held, signal.SIGKILL)
+        held.close()
+        self.launcher.pid_path(held.epoch).unlink(missing_ok=True)
+
+    async def renew(self, binary: Path | None = None) -> None:
+        """Hot restart: a new process takes the listeners over, and the old one finishes what it has. `binary`: another
+        one from now on. Raises GaplessError with the new one's last words, and then the old one serves on; Busy while
+        the one before has not finished yet."""
+        if self._renewing.locked():
+            raise Busy("the gateway is being restarted", "Wait until that is done.")
+        async with self._renewing:
+            self._refuse_renewal()
+            chosen = find_binary(binary) if binary else self._binary
+            await self.launcher.validate(chosen)
+            await self._succeed(chosen)
+            self._binary = chosen
+
+    def _refuse_renewal(self) -> None:
+        if not self.running or self._serving is None:
+            raise GaplessError("there is no Envoy to restart", "It is started again by itself; see logs/envoy.log.")
+        if not self._serving.epoch.base_id:
+            raise GaplessError(
+                f"Envoy (pid {self.pid}) was started without hot restart: by an earlier version, or without /dev/shm",
+                "`gapless down` and `gapless up` start one that can.",
+            )
+        left = epochs.client_connections(self.leaving, self._ports) if self.leaving else 0
+        if left:
+            raise Busy(
+                f"the Envoy before (pid {self.leaving}) still has {left} connections to finish",
+                f"Try again when they are done, in {GONE_S} s at the latest.",
+            )
+
+    async def _succeed(self, binary: Path) -> None:
+        old = self._serving
+        assert old is not None
+        new = await self.launcher.launch(binary, old.epoch.base_id, old.epoch.number + 1)
+        try:
+            await self._until_live(new)
+        except BaseException:
+            await self._discard(new)
+            raise
+        await self._leave()
+        self._serving, self._before = new, old
+        self._on_start(self.pid, self.restarts)
+        self._watcher = asyncio.create_task(self._watch(), name="envoy")
+        self._retiring = asyncio.create_task(self._retire(old, new), name="envoy before")
+
+    async def _until_live(self, new: Held) -> None:
+        until = self._world.now() + READY_S
+        while True:
+            with contextlib.suppress(GaplessError):
+                told = await admin.server(self._admin)
+                if told.live and told.epoch == new.epoch.number:
+                    return
+            if new.over:
+                raise self.launcher.failure("of the next epoch has ended, the old one serves on")
+            if self._world.now() > until:
+                raise self.launcher.failure(
+                    f"of the next epoch did not serve within {READY_S:g} s, the old one serves on"
+                )
+            await self._world.sleep(POLL_S)
+
+    async def _retire(self, old: Held, new: Held) -> None:
+        """Until it has ended, which is its successor's to see to: that takes the death of its predecessor, if somebody
+        else causes it, for its own. Only where there is no successor any more it is ours to end, when it is done."""
+        until = self._world.now() + GONE_S
+        while not old.over:
+            done = self._world.now() > until or not epochs.client_connections(old.epoch.pid, self._ports)
+            if new.over and done:
+                await self._end(old, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETIRE_EVERY_S):
+                    await old.ended.wait()
+        self._forget(old)
 
     async def stop(self, drain_s: float) -> None:
         """Tell clients to leave, wait for their requests up to the limit, then end it. Cancelled: end it at once."""
         await self._leave()
+        held = [one for one in (self._serving, self._before) if one]
         try:
             if self.running and drain_s > 0:
                 await self._drain(drain_s)
-            await self._end(signal.SIGTERM)
+            for one in held:
+                await self._end(one, signal.SIGTERM)
         finally:
-            self._signal(signal.SIGKILL)
-            self._release()
-            for name in (PID_FILE, ADMIN_SOCKET):
-                (self._home / name).unlink(missing_ok=True)
+            for one in held:
+                one.send(signal.SIGKILL)
+                self._forget(one)
+            async with self.launcher.busy:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Also what was started at the last moment."""
+        for epoch in self.launcher.running():
+            if stray := Held.of(epoch):
+                stray.send(signal.SIGKILL)
+                stray.close()
+        self.launcher.sweep()
 
     async def detach(self) -> None:
         """Leave it running for the next control plane."""
         await self._leave()
-        self._release()
-
-    def tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
-        try:
-            with self._output.open("rb") as log:
-                log.seek(max(log.seek(0, os.SEEK_END) - lines * LINE_BYTES, 0))
-                return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
-        except FileNotFoundError:
-            return ""
+        for one in (self._serving, self._before):
+            if one:
+                one.close()
 
     async def ended(self) -> None:
         """Returns when the present process has ended."""
-        await self._ended.wait()
+        if self._serving is not None:
+            await self._serving.ended.wait()
 
-    async def _spawn(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        (self._home / BOOTSTRAP).write_text(json.dumps(bootstrap("../xds.sock"), indent=1))
-        kept = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-        launcher = await self._world.spawn(
-            ["/bin/sh", "-c", _LAUNCH, PID_FILE, *arguments(self._binary, self._workers)],
-            env={**kept, MARK: str(self._state)},
-            cwd=self._home,
-            output=self._output,
-        )
-        await launcher.wait()
-        try:
-            pid = int((self._home / PID_FILE).read_text())
-            self._hold(pid, os.pidfd_open(pid))
-        except (OSError, ValueError) as error:
-            raise self.failure("ended as soon as it was started") from error
+    async def version(self) -> str:
+        """Envoy's own. Raises GaplessError when it does not answer."""
+        return (await admin.server(self._admin)).version
 
-    def failure(self, what: str) -> GaplessError:
-        """What Envoy did instead of running, with its last words."""
-        return GaplessError(f"Envoy {what}:\n{self.tail()}", f"Its whole log is {self._output}.")
+    async def ejected(self) -> list[dict[str, str]]:
+        """`service`, `release` and `address` of each that it asks nothing for a while, because it failed too often in a
+        row. Raises GaplessError when it does not answer."""
+        found = []
+        for cluster, address in await admin.ejected(self._admin):
+            service, release = split_name(cluster)
+            found.append({"service": service, "release": release, "address": address})
+        return found
+
+    async def _spawn_first(self) -> None:
+        """One that follows nobody. Raises GaplessError."""
+        if self._serving is not None:
+            self.launcher.pid_path(self._serving.epoch).unlink(missing_ok=True)
+        self._serving = await self.launcher.launch(self._binary, self.launcher.base_id(in_use=bool(self.leaving)), 0)
 
     async def _watch(self) -> None:
         failures = 0
         while True:
             began = self._world.now()
-            await self._ended.wait()
+            await self.ended()
             failures = failures + 1 if self._world.now() - began < STEADY_S else 1
-            self._release()
             await self._world.sleep(backoff_s(failures))
             await self._restart()
 
     async def _restart(self) -> None:
-        _log.error("Envoy (pid %d) has ended; it is started again. Its last words:\n%s", self.pid, self.tail(5))
+        async with self._renewing:
+            if not self.running:
+                await self._start_again()
+
+    async def _start_again(self) -> None:
+        dead = self._serving
+        _log.error(
+            "Envoy (pid %d) has ended; it is started again. Its last words:\n%s", self.pid, self.launcher.tail(5)
+        )
         self.restarts += 1
         try:
-            await self._spawn()
+            await self._spawn_first()
         except (OSError, GaplessError):
             _log.exception("Envoy cannot be started; trying again")
-            self._ended.set()
             return
+        if dead is not None:
+            dead.close()
         self._on_start(self.pid, self.restarts)
 
     async def _leave(self) -> None:
+        await self._leave_watch()
+        if self._retiring is not None:
+            self._retiring.cancel()
+            await asyncio.gather(self._retiring, return_exceptions=True)
+            self._retiring = None
+
+    async def _leave_watch(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+            await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
 
     async def _drain(self, limit_s: float) -> None:
-        socket = self._home / ADMIN_SOCKET
+        socket = self._admin
         try:
             await admin.drain(socket)
             until = self._world.now() + limit_s
-            while self.running and self._world.now() < until and await admin.active_requests(socket):
+            while self.running and self._world.now() < until and await self._under_way(socket):
                 await self._world.sleep(POLL_S)
         except GaplessError as error:
             _log.warning("Envoy is stopped without a drain: %s", error)
 
-    async def _end(self, number: int) -> None:
-        if not self.running:
+    async def _under_way(self, socket: Path) -> bool:
+        """What the epoch before still does it tells nobody; its clients' connections do."""
+        before = self.leaving
+        return bool(before and epochs.client_connections(before, self._ports)) or bool(
+            await admin.active_requests(socket)
+        )
+
+    async def _end(self, held: Held, number: int) -> None:
+        if held.over:
             return
-        self._signal(number)
+        held.send(number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TERM_S):
-                await self._ended.wait()
+                await held.ended.wait()
 
-    def _signal(self, number: int) -> None:
-        if self.running:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-
-    def _ours(self, pid: int) -> bool:
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return False
-        return f"{MARK}={self._state}".encode() in environment.split(b"\0") and state != "Z"
-
-    def _hold(self, pid: int, pidfd: int) -> None:
-        self.pid, self._pidfd = pid, pidfd
-        self._ended.clear()
-        asyncio.get_running_loop().add_reader(pidfd, self._on_end)
-
-    def _on_end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)  # in a container we may be the init process that inherits it
-        self._ended.set()
-
-    def _release(self) -> None:
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
+    def _forget(self, held: Held) -> None:
+        held.close()
+        self.launcher.pid_path(held.epoch).unlink(missing_ok=True)
+        if held is self._before:
+            self._before = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from gapless.core.errors import GatewayMissing
 from gapless.gateway.envoy.delta import Item, Snapshot
-from gapless.gateway.envoy.resources import ROUTES, Resources
+from gapless.gateway.envoy.resources import ROUTES, RUNTIME, Resources
 
 DESCRIPTORS = Path(__file__).with_name("descriptors.bin.gz")
 
@@ -22,6 +23,11 @@ CACHE_LIMIT = 50_000
 """Messages, some 500 B each. Beyond it the cache starts anew: simpler than an order of use, and seldom reached."""
 
 _ROUTE = "type.googleapis.com/envoy.config.route.v3.Route"
+_HOST = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
+_CONFIGURATION = ROUTES + "#"
+"""The key of a bare configuration in the cache."""
+_HOSTS, _HOST_ROUTES = 2, 3
+"""Numbers of the fields `virtual_hosts` and `routes`."""
 
 
 class Messages:
@@ -32,6 +38,10 @@ class Messages:
         self._pool = pool
         self._classes: dict[str, Any] = {}
         self._made: dict[tuple[str, bytes], bytes] = {}
+        self._newest: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, Item]]] = {}
+        """Of the newest snapshot, by type and variant: contents and items. Most contents come again, the very same."""
+        self._chunks: dict[int, tuple[dict[str, Any], bytes]] = {}
+        """Its routes, as fields of a virtual host."""
 
     def message(self, full_name: str) -> Any:
         """The message class, such as `envoy.service.discovery.v3.DeltaDiscoveryRequest`."""
@@ -46,45 +56,80 @@ class Messages:
     def serialize(self, type_url: str, content: dict[str, Any]) -> bytes:
         """The message's bytes; the same content gives the same bytes. Raises ValueError for a field that does not exist
         or does not fit, with its name."""
+        if type_url == ROUTES:
+            return self._routes(content)
         key = (type_url, msgspec.json.encode(content))
         data = self._made.get(key)
         if data is None:
-            build = self._routes if type_url == ROUTES else self._parse
             if len(self._made) >= CACHE_LIMIT:
                 self._made.clear()
-            data = self._made[key] = build(type_url, content).SerializeToString(deterministic=True)
+            data = self._made[key] = self._parse(type_url, content).SerializeToString(deterministic=True)
         return data
 
     def snapshot(self, resources: Resources) -> Snapshot:
-        """Every resource with a version that is its content's."""
-        return Snapshot(
-            {
-                type_url: {name: self._item(type_url, content) for name, content in named.items()}
-                for type_url, named in resources.by_type.items()
-            }
-        )
+        """Every resource with a version that is its content's, and for what is forgotten also its moment's."""
+        by_type: dict[str, Mapping[str, Item]] = {}
+        for type_url, named in resources.by_type.items():
+            by_type[type_url] = self.items(type_url, named, resources.until_at if type_url == RUNTIME else 0.0)
+        return Snapshot(by_type)
 
-    def _item(self, type_url: str, content: dict[str, Any]) -> Item:
+    def items(
+        self, type_url: str, named: Mapping[str, Any], until_at: float = 0.0, variant: str = ""
+    ) -> dict[str, Item]:
+        """Resources of one type. `variant`: of what else than the usual ones these are the newest."""
+        before, items = self._newest.get((type_url, variant), ({}, {}))
+        items = {name: item for name, item in items.items() if name in named}
+        for name in [name for name, content in named.items() if before.get(name) is not content]:
+            items[name] = self._item(type_url, named[name], until_at)
+        self._newest[type_url, variant] = named, items
+        return items
+
+    def _item(self, type_url: str, content: dict[str, Any], until_at: float) -> Item:
         data = self.serialize(type_url, content)
-        return Item(hashlib.blake2b(data, digest_size=8).hexdigest(), data)
+        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+        return Item(f"{digest}-{until_at:.3f}" if until_at else digest, data, until_at)
 
     def _parse(self, type_url: str, content: dict[str, Any]) -> Any:
         from google.protobuf import json_format
 
-        message = self.message(type_url.rpartition("/")[2])()
+        message = self.message(type_url.rpartition("/")[2].rstrip("#"))()
         try:
             return json_format.ParseDict(content, message, descriptor_pool=self._pool)
         except json_format.ParseError as error:
             raise ValueError(f"{type_url}: {error}") from error
 
-    def _routes(self, type_url: str, content: dict[str, Any]) -> Any:
-        hosts = content["virtual_hosts"]
-        bare = {**content, "virtual_hosts": [{**host, "routes": []} for host in hosts]}
-        message = self._parse(type_url, bare)
-        for virtual_host, host in zip(message.virtual_hosts, hosts, strict=True):
-            for route in host["routes"]:
-                virtual_host.routes.add().MergeFromString(self.serialize(_ROUTE, route))
-        return message
+    def _routes(self, content: dict[str, Any]) -> bytes:
+        """Put together from bytes: a message is its fields one after the other, in any order, and a repeated field is
+        each of its values with the tag and the length before it (protobuf's encoding)."""
+        chunks: dict[int, tuple[dict[str, Any], bytes]] = {}
+        hosts = b"".join(_field(_HOSTS, self._host(host, chunks)) for host in content["virtual_hosts"])
+        self._chunks = chunks
+        return self.serialize(_CONFIGURATION, {**content, "virtual_hosts": []}) + hosts
+
+    def _host(self, host: dict[str, Any], chunks: dict[int, tuple[dict[str, Any], bytes]]) -> bytes:
+        parts = [self.serialize(_HOST, {**host, "routes": []})]
+        for route in host["routes"]:
+            known = chunks.get(id(route)) or self._chunks.get(id(route))
+            if known is None or known[0] is not route:
+                known = route, _field(_HOST_ROUTES, self.serialize(_ROUTE, route))
+            chunks[id(route)] = known
+            parts.append(known[1])
+        return b"".join(parts)
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A field of bytes: tag, length, content."""
+    return bytes([number << 3 | 2]) + varint(len(data)) + data
+
+
+def varint(value: int) -> bytes:
+    """Seven bits in a byte, the lowest first."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
 
 
 def load_messages(path: Path = DESCRIPTORS) -> Messages:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from gapless.core.model import Address, RouteTable
-from gapless.gateway.envoy.clusters import cluster, cluster_name, load
-from gapless.gateway.envoy.limits import breaker_mark, breaker_of
-from gapless.gateway.envoy.listener import NAME, listener
+from gapless.core.model import Entrance, RouteTable, ServiceTable
+from gapless.gateway.envoy.clusters import cluster, cluster_name, load, mark_of
+from gapless.gateway.envoy.faults import LAYER, runtime, until
+from gapless.gateway.envoy.limits import breaker_of
+from gapless.gateway.envoy.listener import NAME, listeners
+from gapless.gateway.envoy.mirror import shadows, with_mirrors
+from gapless.gateway.envoy.parts import Parts
 from gapless.gateway.envoy.routes import route_configuration
+from gapless.gateway.envoy.secrets import Pair, secrets
 from gapless.gateway.shares import releases
+
+Json = dict[str, Any]
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LOAD = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
-ORDER = (CLUSTER, LOAD, LISTENER, ROUTES)
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+RUNTIME = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+
+ORDER = (RUNTIME, CLUSTER, LOAD, LISTENER, SECRETS, ROUTES)
 """Additions go in this order, so that nothing leads to what is not there yet; removals the other way."""
 
 
@@ -25,41 +37,82 @@ ORDER = (CLUSTER, LOAD, LISTENER, ROUTES)
 class Resources:
     """All that Envoy is told: type URL → name → message as a dict in protobuf's JSON form."""
 
-    by_type: dict[str, dict[str, dict[str, Any]]]
+    by_type: dict[str, dict[str, Json]]
+    until_at: float = 0.0
+    """When Envoy shall forget the runtime; 0: never."""
+    zoned: dict[str, dict[str, Json]] = field(default_factory=dict)
+    """Zone of gateways elsewhere → their load assignments: each asks those who are near it first."""
 
-    def __getitem__(self, type_url: str) -> dict[str, dict[str, Any]]:
+    def __getitem__(self, type_url: str) -> dict[str, Json]:
         return self.by_type[type_url]
 
 
-def resources(table: RouteTable, listen: Address) -> Resources:
-    """The same table gives the same resources, whatever was there before."""
-    clusters: dict[str, dict[str, Any]] = {}
-    loads: dict[str, dict[str, Any]] = {}
-    for service in table.services:
-        breaker = breaker_of(service)
-        for release in releases(service):
-            name = cluster_name(service.service, release, breaker_mark(breaker))
-            clusters[name] = cluster(name, breaker)
-            loads[name] = load(name, [e for e in service.endpoints if e.release == release])
-    routes = {NAME: route_configuration(table)}
-    return Resources({CLUSTER: clusters, LOAD: loads, LISTENER: {NAME: listener(listen)}, ROUTES: routes})
+def resources(
+    table: RouteTable,
+    entrance: Entrance,
+    pairs: Sequence[Pair] = (),
+    parts: Parts | None = None,
+    zones: Iterable[str] = (),
+) -> Resources:
+    """The same table gives the same resources, whatever was there before; quickly, with the `parts` of before.
+    `zones`: in which gateways elsewhere are."""
+    parts = parts or Parts()
+    parts.begin(table)
+    shadow_clusters, shadow_loads = shadows(table)
+    clusters = parts.merged(table, "clusters", _clusters) | shadow_clusters
+    zoned = {
+        zone: parts.merged(table, ("loads", zone), partial(_loads, zone)) | shadow_loads
+        for zone in {*zones, entrance.zone}
+    }
+    loads = zoned.pop(entrance.zone)
+    routes = {NAME: with_mirrors(route_configuration(table, parts), table)}
+    faults = [service.fault for service in table.services if service.fault]
+    entry = {LISTENER: listeners(entrance), SECRETS: secrets(pairs), RUNTIME: {LAYER: runtime(faults)}}
+    return Resources({CLUSTER: clusters, LOAD: loads, **entry, ROUTES: routes}, until(faults), zoned)
 
 
-def joined_load(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def _clusters(service: ServiceTable) -> dict[str, Json]:
+    mark, breaker = mark_of(service), breaker_of(service)
+    names = [cluster_name(service.service, release, mark) for release in releases(service)]
+    return {name: cluster(name, breaker, service.upstream) for name in names}
+
+
+def _loads(zone: str, service: ServiceTable) -> dict[str, Json]:
+    mark = mark_of(service)
+    found: dict[str, Json] = {}
+    for release in releases(service):
+        name = cluster_name(service.service, release, mark)
+        found[name] = load(name, [e for e in service.endpoints if e.release == release], zone)
+    return found
+
+
+def joined_load(before: Json, after: Json) -> Json:
     """A load assignment with the endpoints of both: while the routes move, those of the table before still answer."""
-    places = {_place(e): e for load_ in (before, after) for e in _endpoints(load_)}
-    if not places:
+    if not before.get("endpoints"):
         return after
-    model = (after.get("endpoints") or before["endpoints"])[0]
-    merged = {**model, "lb_endpoints": [places[place] for place in sorted(places)]}
-    return {"cluster_name": after["cluster_name"], "endpoints": [merged]}
+    known = {_place(e) for locality in after.get("endpoints", ()) for e in locality["lb_endpoints"]}
+    leaving = [_without(locality, known) for locality in before["endpoints"]]
+    merged = _merged([*after.get("endpoints", ()), *(locality for locality in leaving if locality["lb_endpoints"])])
+    return {"cluster_name": after["cluster_name"], "endpoints": merged}
 
 
-def _endpoints(load_: dict[str, Any]) -> list[dict[str, Any]]:
-    return [e for locality in load_.get("endpoints", ()) for e in locality["lb_endpoints"]]
+def _merged(localities: list[Json]) -> list[Json]:
+    """One entry for each zone, the first one's priority; in order of priority, which has no gaps."""
+    found: dict[str, Json] = {}
+    for each in localities:
+        zone = each["locality"]["zone"]
+        now = found.get(zone)
+        both = [*now["lb_endpoints"], *each["lb_endpoints"]] if now else each["lb_endpoints"]
+        found[zone] = {**(now or each), "lb_endpoints": sorted(both, key=_place)}
+    least = min((each.get("priority", 0) for each in found.values()), default=0)
+    return [{**each, "priority": each["priority"] - least} if least else each for each in found.values()]
 
 
-def _place(endpoint: dict[str, Any]) -> tuple[str, int]:
+def _without(locality: Json, known: set[tuple[str, int]]) -> Json:
+    return {**locality, "lb_endpoints": [e for e in locality["lb_endpoints"] if _place(e) not in known]}
+
+
+def _place(endpoint: Json) -> tuple[str, int]:
     address = endpoint["endpoint"]["address"]["socket_address"]
     return address["address"], address["port_value"]
 
@@ -69,6 +122,15 @@ def stages(before: Resources | None, after: Resources) -> tuple[Resources, ...]:
     until the routes have moved: a release may lose its last instance in the same table that gives its users away."""
     if before is None or before[ROUTES] == after[ROUTES]:
         return (after,)
-    old = before[LOAD]
-    loads = {name: joined_load(old[name], new) if name in old else new for name, new in after[LOAD].items()}
-    return (after,) if loads == after[LOAD] else (Resources({**after.by_type, LOAD: loads}), after)
+    loads = _joined(before[LOAD], after[LOAD])
+    if loads == after[LOAD]:
+        return (after,)
+    zoned = {zone: _joined(before.zoned.get(zone, before[LOAD]), new) for zone, new in after.zoned.items()}
+    return replace(after, by_type={**after.by_type, LOAD: loads}, zoned=zoned), after
+
+
+def _joined(before: dict[str, Json], after: dict[str, Json]) -> dict[str, Json]:
+    return {
+        name: joined_load(before[name], new) if name in before and before[name] is not new else new
+        for name, new in after.items()
+    }

@@ -1,0 +1,225 @@
+"""What a request costs in the gateway's proxy: Gapless's Envoy beside the same Envoy with a hand-written static file,
+and beside nginx, in the same run.
+
+    apt-get install nginx-light wrk
+    .venv/bin/python benchmarks/proxy.py [--rounds 5] [--seconds 3] [--json]
+
+One upstream (nginx, `return 200`), one proxy at a time, 32 connections of wrk, the rounds in turn. CPU is what the
+proxy's process took for each request, as Linux counts it, so that a busy machine does not blur it as it blurs requests
+per second. Each proxy is in a session of its own, because Linux shares the CPU out by session. Where other work keeps
+a proxy from running, it wakes for fewer requests at once and a request costs more, so compare on a quiet machine only.
+"Gapless, no log" is without the access-log stream that verdicts come from. Target: within 5 % of the static file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from gapless.core.model import BUCKETS, Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
+from gapless.core.world import RealWorld
+from gapless.gateway.envoy import EnvoyGateway
+from gapless.gateway.envoy import resources as envoy_resources
+from gapless.gateway.envoy.listener import listeners
+from gapless.gateway.envoy.process import find_binary
+
+HOST, WORKERS, CONNECTIONS = "127.0.0.1", 1, 32
+
+NGINX = """
+daemon off; worker_processes 1; pid {name}.pid; error_log stderr error;
+events {{ worker_connections 1024; }}
+http {{ access_log off; keepalive_requests 100000000; upstream back {{ server 127.0.0.1:{back}; keepalive 64; }}
+  server {{ listen 127.0.0.1:{port}; location / {{ {act} }} }} }}
+"""
+PROXY = 'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://back;'
+
+
+@contextmanager
+def nginx(folder: Path, name: str, port: int, back: int, act: str) -> Iterator[int]:
+    """The pid of the worker."""
+    (folder / f"{name}.conf").write_text(NGINX.format(name=name, port=port, back=back, act=act))
+    argv = ["nginx", "-p", str(folder), "-c", f"{name}.conf", "-e", "stderr"]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield worker_of(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def worker_of(pid: int) -> int:
+    import time
+
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+        time.sleep(0.02)
+    raise SystemExit("nginx did not start")
+
+
+def static(port: int, back: int, log: bool) -> dict[str, Any]:
+    """As one writes it by hand: a listener, a route, a cluster; with `log` a file access log."""
+    types = "type.googleapis.com/envoy.extensions."
+    manager = {
+        "@type": types + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "static",
+        "route_config": {
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]}
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": types + "filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    if log:
+        file = {"@type": types + "access_loggers.file.v3.FileAccessLog", "path": "/dev/null"}
+        manager["access_log"] = [{"name": "envoy.access_loggers.file", "typed_config": file}]
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    place = {"address": {"socket_address": {"address": HOST, "port_value": back}}}
+    return {
+        "static_resources": {
+            "listeners": [
+                {
+                    "address": {"socket_address": {"address": HOST, "port_value": port}},
+                    "filter_chains": [{"filters": filters}],
+                }
+            ],
+            "clusters": [
+                {
+                    "name": "back",
+                    "lb_policy": "LEAST_REQUEST",
+                    "load_assignment": {
+                        "cluster_name": "back",
+                        "endpoints": [{"lb_endpoints": [{"endpoint": place}]}],
+                    },
+                }
+            ],
+        }
+    }
+
+
+@contextmanager
+def envoy(folder: Path, name: str, port: int, back: int, *, log: bool) -> Iterator[int]:
+    (folder / f"{name}.json").write_text(json.dumps(static(port, back, log)))
+    argv = [str(find_binary(None)), "-c", f"{name}.json", "--concurrency", str(WORKERS), "--disable-hot-restart"]
+    process = subprocess.Popen([*argv, "--log-level", "error"], cwd=folder, start_new_session=True)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def silent(entrance: Entrance) -> dict[str, Any]:
+    """Our listeners without their access log."""
+    found = listeners(entrance)
+    for each in found.values():
+        each["filter_chains"][0]["filters"][0]["typed_config"].pop("access_log", None)
+    return found
+
+
+@asynccontextmanager
+async def ours(folder: Path, port: int, back: int, *, log: bool = True) -> AsyncIterator[int]:
+    envoy_resources.listeners = listeners if log else silent
+    listen = Entrance(listen=Address(host=HOST, port=port))
+    gateway = EnvoyGateway(listen, folder / f"s{port}", RealWorld(), workers=WORKERS)
+    split = Split(service="web", stable="1", weights=(("1", BUCKETS),))
+    place = Endpoint(instance="web-1", release="1", address=Address(host=HOST, port=back))
+    table = ServiceTable(service="web", split=split, endpoints=(place,), routes=(Route(path="/"),))
+    await gateway.start()
+    try:
+        await gateway.apply(RouteTable(version=1, services=(table,)))
+        yield gateway.pid
+    finally:
+        await gateway.stop(drain_s=0)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def load(port: int, seconds: float) -> int:
+    """Requests that were answered."""
+    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", f"http://{HOST}:{port}/"]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    said = (await process.communicate())[0].decode()
+    found = re.search(r"(\d+) requests in", said)
+    if not found or "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"the load failed:\n{said}")
+    return int(found[1])
+
+
+async def measure(rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+    folder, world = Path(tempfile.mkdtemp(prefix="p-")), RealWorld()
+    back, *ports = (world.free_port(HOST) for _ in range(6))
+    found: dict[str, dict[str, list[float]]] = {}
+    try:
+        with (
+            nginx(folder, "back", back, back, 'return 200 "ok";'),
+            nginx(folder, "nginx", ports[0], back, PROXY) as one,
+            envoy(folder, "static", ports[1], back, log=False) as two,
+            envoy(folder, "logged", ports[2], back, log=True) as three,
+        ):
+            async with ours(folder, ports[3], back) as four, ours(folder, ports[4], back, log=False) as five:
+                proxies = {"nginx": one, "Envoy, static": two, "Envoy, static + file log": three, "Gapless": four}
+                proxies["Gapless, no log"] = five
+                await asyncio.sleep(1)
+                for n in range(rounds + 1):
+                    for (name, pid), port in zip(proxies.items(), ports, strict=True):
+                        began = cpu_s(pid)
+                        answered = await load(port, seconds if n else 1)
+                        if n:  # the first round warms up
+                            one_ = found.setdefault(name, {"cpu_us": [], "per_s": []})
+                            one_["cpu_us"].append((cpu_s(pid) - began) / answered * 1e6)
+                            one_["per_s"].append(answered / seconds)
+    finally:
+        shutil.rmtree(folder)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    missing = [name for name in ("nginx", "wrk") if not shutil.which(name)]
+    if missing:
+        raise SystemExit(f"{' and '.join(missing)} not found: apt-get install nginx-light wrk")
+    load_before = os.getloadavg()[0]
+    found = asyncio.run(measure(options.rounds, options.seconds))
+    if options.json:
+        print(json.dumps({"load": load_before, **found}, indent=1))
+        return
+    print(f"load average {load_before:.1f}; median of {options.rounds} rounds of {options.seconds:g} s (least … most)")
+    base = statistics.median(found["Envoy, static"]["cpu_us"])
+    for name, one in found.items():
+        cpu, per_s = sorted(one["cpu_us"]), sorted(one["per_s"])
+        middle = statistics.median(cpu)
+        shown = f"{middle:6.1f} µs of CPU ({cpu[0]:.1f} … {cpu[-1]:.1f}), {middle / base:4.2f} of the static file's"
+        rate = f"{statistics.median(per_s):7.0f} requests/s ({per_s[0]:.0f} … {per_s[-1]:.0f})"
+        print(f"{name:26s} {shown}; {rate}")
+
+
+if __name__ == "__main__":
+    main()

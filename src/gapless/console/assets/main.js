@@ -1,0 +1,14 @@
+// Begins everything: what is on the page works without it, and lives with it.
+import { begin as live } from "./live.js";
+import { begin as times } from "./times.js";
+import { begin as charts } from "./charts.js";
+import { begin as ask } from "./ask.js";
+import { begin as keys } from "./keys.js";
+import { begin as theme } from "./theme.js";
+
+times();
+charts();
+ask();
+theme();
+keys();
+live();

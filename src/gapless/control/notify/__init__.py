@@ -1,0 +1,1 @@
+"""Tells people and programs of changes, alerts and incidents."""

@@ -1,0 +1,1 @@
+"""Connections, whatever they speak, and how they pass from workers that leave to those that serve on."""

@@ -1,0 +1,1 @@
+"""Who starts, serves, is replaced or called back: decided, all pure."""

@@ -1,0 +1,1 @@
+"""gRPC, passed on to a grpc.aio server in the same process."""

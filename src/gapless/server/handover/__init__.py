@@ -1,0 +1,1 @@
+"""What passes between a master and a worker: words, listeners, state."""

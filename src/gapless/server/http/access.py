@@ -1,0 +1,85 @@
+"""One line for each request, when `--access-log` asks for it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+_log = logging.getLogger("gapless.access")
+
+
+class Answered(Protocol):
+    """A request and what became of it."""
+
+    scope: Any
+    status: int
+    sent: int
+    """Bytes."""
+    began: float
+    request_id: str
+
+
+SLOW_S = 1.0
+FAILED_FROM = 500
+
+
+class Access:
+    """Writes through logging, which never blocks (`observe.log`). In JSON each detail is a key of its own. `sample` is
+    the share (0…1) of the requests that is logged: evenly, one of so many; slow and failed ones always are."""
+
+    def __init__(self, sample: float = 1.0) -> None:
+        self._sample = sample
+        self._due = 0.0
+
+    def note(self, cycle: Answered, now: float) -> None:
+        """A response is complete."""
+        if self._sample < 1.0 and not self._chosen(cycle, now):
+            return
+        details = details_of(cycle, now)
+        if _log.isEnabledFor(logging.INFO):
+            _log.handle(_record(f"{details['method']} {target(cycle.scope)} {cycle.status}", details))
+
+    def _chosen(self, cycle: Answered, now: float) -> bool:
+        self._due += self._sample
+        if self._due >= 1.0:
+            self._due -= 1.0
+            return True
+        return cycle.status >= FAILED_FROM or now - cycle.began >= SLOW_S
+
+    def unfinished(self, cycle: Answered, now: float) -> None:
+        """The connection has ended before the response. The status is 0 where none was decided."""
+        details = details_of(cycle, now)
+        _log.info("%s %s unfinished", details["method"], target(cycle.scope), extra=details)
+
+    def refused(self, client: Any, status: int, reason: str) -> None:
+        """An answer to what never became a request of the app."""
+        _log.info("refused with %d: %s", status, reason, extra={"client": peer(client), "status": status})
+
+
+def _record(text: str, details: dict[str, Any]) -> logging.LogRecord:
+    """Without the search for who logs, which costs as much as all the rest."""
+    record = logging.LogRecord(_log.name, logging.INFO, __file__, 0, text, None, None)
+    record.__dict__.update(details)
+    return record
+
+
+def details_of(cycle: Answered, now: float) -> dict[str, Any]:
+    scope = cycle.scope
+    details = {
+        "client": peer(scope["client"]),
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": cycle.status,
+        "bytes": cycle.sent,
+        "duration_ms": round((now - cycle.began) * 1000, 3),
+    }
+    return {**details, "request_id": cycle.request_id} if cycle.request_id else details
+
+
+def target(scope: Any) -> str:
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def peer(client: Any) -> str:
+    return f"{client[0]}:{client[1]}" if client else ""

@@ -1,0 +1,1 @@
+"""HTTP/1.1: llhttp splits the bytes, uvloop moves them."""

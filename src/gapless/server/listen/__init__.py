@@ -1,0 +1,1 @@
+"""Opening listeners, and accepting from them."""

@@ -1,0 +1,1 @@
+"""What systemd passes to a server, and is told."""

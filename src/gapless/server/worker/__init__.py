@@ -1,0 +1,1 @@
+"""The process that serves: a fresh interpreter with the application in it."""

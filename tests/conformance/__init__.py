@@ -1,0 +1,1 @@
+"""Other people's tests of the protocols that we speak, unchanged."""

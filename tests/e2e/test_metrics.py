@@ -1,0 +1,78 @@
+"""A real system is recorded, asked, scraped by a real Prometheus with its traces, and its logs are merged."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.kit import System, until
+from tests.integration.prometheus_kit import ask, prometheus
+from tests.ports import free_port
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def traced(url: str) -> None:
+    request = urllib.request.Request(url, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+
+
+def rate(system: System) -> float:
+    """Of all requests, over the last minutes, as the record has it."""
+    found = system.json("metrics", "query", "gapless_requests_total", "--of", "increase", "--over", "300s")
+    return max((value for series in found["series"] for _, value in series["points"]), default=0.0)
+
+
+def on_disk(system: System) -> bool:
+    """Half a minute at most of what was recorded is in memory only."""
+    with closing(sqlite3.connect(f"file:{system.state}/metrics/recorded.db?mode=ro", uri=True)) as record:
+        rows = record.execute("SELECT count(*) FROM block WHERE metric = 'gapless_requests_total'").fetchone()
+    return bool(rows[0])
+
+
+@pytest.mark.timeout(300)
+def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> None:
+    system, port = System(short_dir), free_port()
+    system.file.write_text(system.file.read_text() + f"metrics: {{listen: {port}}}\n")
+    config = (
+        "global: {scrape_interval: 1s, scrape_timeout: 1s}\nstorage: {exemplars: {max_exemplars: 1000}}\n"
+        "scrape_configs: [{job_name: gapless, honor_labels: true, static_configs: "
+        f"[{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+    )
+    try:
+        system.up()
+        options = ["--enable-feature=exemplar-storage"]
+        with prometheus(tmp_path, config, *options) as url:
+            until(lambda: (traced(system.url), rate(system))[1] > 5, "recorded requests", system.output)
+            [row] = system.json("metrics", "web")
+            assert (row["service"], row["release"]) == ("web", row["release"])
+            assert "gapless_gateway_requests_total" in system.run("metrics", "query").stdout
+
+            def exemplars() -> bool:
+                found = ask(
+                    url, "query_exemplars", query="gapless_request_duration_seconds_bucket", start="0", end="4e9"
+                )
+                return any(one["labels"]["trace_id"] == TRACE for each in found for one in each["exemplars"])
+
+            until(exemplars, "an exemplar in Prometheus", system.output)
+            labels = ask(
+                url, "query", query='sum by (service, release, instance) (gapless_requests_total{service="web"})'
+            )
+            assert {one["metric"]["service"] for one in labels["result"]} == {"web"}
+        before = rate(system)
+        until(lambda: on_disk(system), "what a killed control plane leaves", system.output)
+        system.kill_control()
+        system.up()
+        until(lambda: rate(system) >= min(0.5 * before, 5), "the record of before", system.output)
+        lines = [json.loads(line) for line in system.run("logs", "--json", "--since", "1h").stdout.splitlines()]
+        assert {"control", "envoy"} <= {line["instance"] for line in lines}
+        times = [line["time"] for line in lines if "time" in line]
+        assert times == sorted(times)
+    finally:
+        system.down()
