@@ -32,6 +32,7 @@ from gapless.service import carry as carrying
 from gapless.service import checks, loader, probes
 from gapless.service.asgi import App, Receive, Scope, Send, not_found
 from gapless.service.business import Business
+from gapless.service.clients import Clients
 from gapless.service.configuration import Configuration
 from gapless.service.identity import Identity
 from gapless.service.interface import THREADS, Interface, as_asgi3, interface_of
@@ -101,7 +102,7 @@ class Service:
         self._checks = checks.Checks(self.world)
         self._tasks = Tasks(self.world, self.meter)
         self._resources = Resources(self.world)
-        self._clients: dict[tuple[str, str], Client] = {}
+        self._clients = Clients(lambda: self.directory, self.world, self.meter, self.identity.zone)
         self._state: dict[str, Any] = {}
         self.policies = Policies(self.world, self.meter)
         self.carrying = carrying.Carrying(self.world, self.policies.state)
@@ -159,18 +160,7 @@ class Service:
     def client(self, name: str, *, balance: str = "p2c_peak_ewma") -> Client:
         """The client for another service, found through discovery; one per name and balancer (`discovery.balancers`).
         Raises UnknownName for a balancer that does not exist."""
-        if (name, balance) not in self._clients:
-            from gapless.service.client import Client
-
-            self._clients[name, balance] = Client(
-                name,
-                directory=self.directory,
-                world=self.world,
-                meter=self.meter,
-                balance=balance,
-                zone=self.identity.zone,
-            )
-        return self._clients[name, balance]
+        return self._clients.get(name, balance)
 
     # What is known.
 
@@ -353,13 +343,12 @@ class Service:
 
     @asynccontextmanager
     async def _hold_clients(self) -> AsyncIterator[None]:
-        if self._clients or self.policies.protection:
+        if self._clients.names or self.policies.protection:
             # The first call shall not have to wait for it.
-            await self.directory.start(*{name for name, _ in self._clients})
+            await self.directory.start(*self._clients.names)
         yield
         self.policies.close()
-        for client in self._clients.values():
-            await client.aclose()
+        await self._clients.close()
         if "directory" in self.__dict__:
             await self.directory.aclose()
 
