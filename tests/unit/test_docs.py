@@ -131,6 +131,13 @@ def options_of(verb: str, words: list[str]) -> set[str]:
     return {option for parameter in command_of(verb, words).params for option in parameter.opts} | {"--help", "-h"}
 
 
+def test_every_pitfall_names_a_test_that_exists() -> None:
+    found = re.findall(r"\| `(\w+\.py)::(\w+)` \|", text("CONTRIBUTING.md"))
+    assert len(found) == len(first_column(text("CONTRIBUTING.md")))
+    for file, name in found:
+        assert f"def {name}(" in text(f"tests/integration/{file}"), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_commands_in_the_documentation_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9]+):", text("Makefile"), flags=re.MULTILINE))
