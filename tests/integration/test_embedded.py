@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from gapless.api.lines import Lines
 from gapless.core.errors import ConfigError, PortTaken
 from gapless.server.embedded import serving
 from gapless.server.http.client_limits import ClientLimits
@@ -83,6 +85,19 @@ async def test_who_waits_for_ever_is_told_that_it_is_over() -> None:
         writer.write(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n")
         await asyncio.wait_for(app.begun.wait(), PATIENCE_S)
     assert app.left.is_set()
+    writer.close()
+
+
+async def test_a_stream_of_lines_ends_with_the_server_and_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        yield b"{}\n"
+        await asyncio.Event().wait()
+
+    async with serving(Lines(lines()), ["127.0.0.1:0"], drain_s=0.05) as (shown,):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(shown))
+        writer.write(b"GET /lines HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"{}\n"), PATIENCE_S)).startswith(b"HTTP/1.1 200")
+    assert not caplog.records
     writer.close()
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gapless.api.body import author_of, json_of
+from gapless.api.lines import Lines
 from gapless.api.rest_alerts import alert_routes
 from gapless.api.rest_apply import apply_routes
 from gapless.api.rest_changes import change_routes
@@ -77,7 +78,7 @@ class _Rest:
         return JSONResponse(self._plane.status())
 
     async def discovery(self, _: Request) -> Response:
-        return StreamingResponse(self._plane.feed.follow(), media_type="application/x-ndjson")
+        return Lines(self._plane.feed.follow())
 
     async def scale(self, request: Request) -> Response:
         body = await json_of(request)

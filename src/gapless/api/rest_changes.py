@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gapless.api.body import author_of, json_of
+from gapless.api.lines import Lines
 from gapless.control.changelog import Wanted, change_status, chosen
 from gapless.control.plane import ControlPlane
 from gapless.control.status import rollout_status
@@ -47,7 +48,7 @@ class _Changes:
 
     async def follow(self, request: Request) -> Response:
         """As `list`, oldest first, and then each change as it comes, a document a line, without end."""
-        return StreamingResponse(self._lines(wanted_of(request)), media_type="application/x-ndjson")
+        return Lines(self._lines(wanted_of(request)))
 
     async def _lines(self, wanted: Wanted) -> AsyncIterator[bytes]:
         last = 0

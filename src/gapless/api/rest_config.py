@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gapless.api.body import author_of, json_of
+from gapless.api.lines import Lines
 from gapless.config.quantities import buckets
 from gapless.control.configure import Wanted
 from gapless.control.plane import ControlPlane
@@ -104,8 +105,9 @@ class _Config:
 
     async def follow(self, request: Request) -> Response:
         query = request.query_params
-        lines = self._plane.publisher.follow(_service(request), query.get("instance", ""), query.get("worker", ""))
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        return Lines(
+            self._plane.publisher.follow(_service(request), query.get("instance", ""), query.get("worker", ""))
+        )
 
     async def hear(self, request: Request) -> Response:
         reply = codec.decode(await request.body(), ConfigReply)

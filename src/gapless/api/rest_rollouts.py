@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gapless.api.body import author_of, json_of
+from gapless.api.lines import Lines
 from gapless.control.plane import ControlPlane
 from gapless.control.rollouts import Order, Terms, shown
 from gapless.control.status import outline_status, rollout_view
@@ -80,8 +81,7 @@ class _Rollouts:
 
     async def follow(self, request: Request) -> Response:
         path = request.path_params
-        lines = self._lines(self._plane.follow(path["service"], path["number"]))
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        return Lines(self._lines(self._plane.follow(path["service"], path["number"])))
 
     async def _lines(self, rollouts: AsyncIterator[Rollout]) -> AsyncIterator[bytes]:
         async for rollout in rollouts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gapless.console import words
 from gapless.core.model import Objective
 
 ENOUGH = 20
@@ -23,6 +24,11 @@ class Budget:
     @property
     def tone(self) -> str:
         return "bad" if self.left <= 0 else "warn" if self.left < 0.5 else "good"
+
+    @property
+    def told(self) -> str:
+        """In two words for people."""
+        return words.percent(self.left) if self.left > 0 else f"spent {words.times(1 - self.left)}"
 
     @property
     def bar(self) -> float:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from gapless.console.budget import Budget, allowed_of, budget_of
 from gapless.console.charts import Spark, spark
-from gapless.console.incidents import Moment, of_change
+from gapless.console.incidents import Moment, of_change, troubled
 from gapless.console.lately import KEPT_S, Slot, begun, together
 from gapless.console.sight import Sight
 from gapless.core.model import BUCKETS, Instance, Phase, Rollout, Service, Split
+from gapless.core.model.alert import Alert
 from gapless.rollout.wanted import plan_of, weight_of
 
 NOW_S = 30.0
@@ -65,6 +66,7 @@ async def fleet_view(sight: Sight, _: Mapping[str, str]) -> FleetView:
     services = sight.records.services()
     slots = {s.name: await sight.answered(s.name) for s in services}
     counts = await sight.recorded.counts(sight.at)
+    alarming = troubled(sight.records.all_of(Alert))
     rows = tuple(
         row(
             service,
@@ -74,6 +76,7 @@ async def fleet_view(sight: Sight, _: Mapping[str, str]) -> FleetView:
             slots[service.name],
             sight.at,
             counts.get(service.name),
+            alarm=service.name in alarming,
         )
         for service in services
     )
@@ -100,15 +103,17 @@ def row(
     slots: Sequence[Slot],
     now_at: float,
     counts: tuple[float, float] | None = None,
+    *,
+    alarm: bool = False,
 ) -> Row:
-    """`counts`: requests and errors of the last 24 h, as recorded."""
+    """`counts`: requests and errors of the last 24 h, as recorded. `alarm`: somebody is called about it now."""
     ready = sum(i.phase is Phase.READY for i in instances)
     rollout = newest if newest and not newest.state.ended else None
     now = together(slots, now_at, NOW_S) if slots else None
     seen = begun(slots)
     whole = round(KEPT_S / slots[0].length_s) if slots else 0
     blank: list[float | None] = [None] * max(whole - len(seen), 0)
-    phase, tone = _phase(ready, service.instances, rollout)
+    phase, tone = _phase(ready, service.instances, rollout, alarm)
     return Row(
         name=service.name,
         shares=_shares(split, rollout),
@@ -143,7 +148,7 @@ def _shares(split: Split | None, rollout: Rollout | None) -> tuple[Share, ...]:
     return tuple(sorted(shares, key=lambda share: share.role == "new"))
 
 
-def _phase(ready: int, wanted: int, rollout: Rollout | None) -> tuple[str, str]:
+def _phase(ready: int, wanted: int, rollout: Rollout | None, alarm: bool) -> tuple[str, str]:
     if not ready:
         return "down", "bad"
     if ready < wanted:
@@ -152,6 +157,8 @@ def _phase(ready: int, wanted: int, rollout: Rollout | None) -> tuple[str, str]:
         return "paused", "warn"
     if rollout:
         return str(rollout.state), "accent"
+    if alarm:
+        return "alert firing", "bad"
     return "steady", "good"
 
 

@@ -10,12 +10,14 @@ from gapless.console import words
 from gapless.console.sight import Sight
 from gapless.control.alert_commands import described
 from gapless.core.model import Change, Instance, Phase
-from gapless.core.model.alert import Action, ActionState, Alert, AlertState, Silence
+from gapless.core.model.alert import Action, ActionState, Alert, AlertState, Severity, Silence
 from gapless.core.model.incident import Incident
 from gapless.observe.alert_state import silenced
 
 SHOWN = 200
 CLOSED_SHOWN = 10
+SEVERE = (Severity.P0, Severity.P1)
+"""What somebody is called for."""
 AUTOMATIC = "gapless"
 """The author of what was decided without a person."""
 
@@ -183,6 +185,11 @@ def firing(alerts: Iterable[Alert]) -> list[Alert]:
     return [alert for alert in alerts if alert.state is AlertState.FIRING]
 
 
+def troubled(alerts: Iterable[Alert]) -> frozenset[str]:
+    """The services about which somebody is called now."""
+    return frozenset(alert.service for alert in firing(alerts) if alert.severity in SEVERE)
+
+
 def of_alert(alert: Alert) -> list[Moment]:
     """When it fired, and when that was over; one that is only pending has not happened yet."""
     if not alert.fired_at:
@@ -193,9 +200,9 @@ def of_alert(alert: Alert) -> list[Moment]:
         kind="alert",
         title=f"{alert.rule}: {alert.summary}" if alert.summary else alert.rule,
         service=alert.service,
-        why=f"{alert.severity}, acknowledged by {alert.acked_by}: {alert.why}"
+        why=f"severity {alert.severity}, acknowledged by {alert.acked_by}: {alert.why}"
         if alert.acked_by
-        else str(alert.severity),
+        else f"severity {alert.severity}",
         tone="bad" if alert.state is AlertState.FIRING else "warn",
     )
     if not alert.resolved_at:

@@ -6,6 +6,7 @@ its HTML has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ View = Callable[[Sight, Params], Awaitable[Any]]
 REGION = "region_"
 BASE, PIECES = "base.html", "pieces.html"
 HERE = Path(__file__).parent
+_CODE = re.compile("`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,9 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        shown = ("rate", "took", "percent", "weight", "lasted", "count", "evidence", "iso", "clock", "day")
+        shown = ("rate", "took", "percent", "weight", "lasted", "count", "evidence", "times", "iso", "clock", "day")
         environment.filters |= {name: getattr(words, name) for name in shown}
+        environment.filters["said"] = _said
         environment.globals["asset"] = self._assets
         # Regions are rendered alone, without what their template imports: macros are known everywhere.
         pieces = environment.get_template(PIECES).module
@@ -76,3 +79,10 @@ class Templates:
             for block, render in blocks.items()
             if block.startswith(REGION)
         }
+
+
+def _said(text: str) -> str:
+    """A sentence as HTML: what it has in backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - it was escaped just now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gapless.console.incidents import firing
+from gapless.console.incidents import SEVERE, firing
 from gapless.console.sight import Sight
 from gapless.core.model.alert import Alert
 
@@ -67,6 +67,9 @@ def _state(sight: Sight) -> tuple[str, str]:
     plane = sight.plane
     if not plane.gateway.pid:
         return "the gateway does not run", "bad"
+    if alerts := firing(sight.records.all_of(Alert)):
+        severe = any(alert.severity in SEVERE for alert in alerts)
+        return f"{len(alerts)} alert{'s' if len(alerts) != 1 else ''} firing", "bad" if severe else "warn"
     if not plane.ready:
         return "settling", "warn"
     return "all as wanted", "good"

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gapless.console.fleet import NOW_S, Row, row
+from gapless.console.incidents import troubled
 from gapless.console.lately import together
 from gapless.console.layers import Place, Point, layout
 from gapless.console.sight import Sight
 from gapless.core.model import Instance, Phase
+from gapless.core.model.alert import Alert
 
 GATEWAY = "gateway"
 WARN_RATE, BAD_RATE = 0.005, 0.05
@@ -64,6 +66,7 @@ async def topology_view(sight: Sight, _: Mapping[str, str]) -> TopologyView:
     calls = await sight.recorded.calls(sight.at)
     edges += [edge for edge in sorted(calls) if edge[0] in slots and edge[1] in slots]
     breakers = await sight.recorded.breakers(sight.at)
+    alarming = troubled(sight.records.all_of(Alert))
     graph = layout([GATEWAY, *(s.name for s in services)], edges)
     rows = {
         s.name: row(
@@ -73,6 +76,7 @@ async def topology_view(sight: Sight, _: Mapping[str, str]) -> TopologyView:
             sight.records.rollout(s.name),
             slots[s.name],
             sight.at,
+            alarm=s.name in alarming,
         )
         for s in services
     }

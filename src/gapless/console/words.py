@@ -62,6 +62,13 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", "\u202f")
 
 
+def times(factor: float | None) -> str:
+    """How many times as much: `0`, `0.42`, `23.6`, `230`, and the sign."""
+    if factor is None:
+        return NOTHING
+    return (f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}") + "\N{MULTIPLICATION SIGN}"
+
+
 def evidence(value: float) -> str:
     """E of an e-process: three digits, powers of ten when it is very large or small."""
     if not math.isfinite(value):

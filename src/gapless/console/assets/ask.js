@@ -41,7 +41,7 @@ async function act() {
     return toast("good", outcome.done, "");
   }
   const box = found("ask-outcome");
-  box.replaceChildren(Object.assign(document.createElement("b"), { textContent: outcome.error }), outcome.remedy || "");
+  box.replaceChildren(Object.assign(document.createElement("b"), { textContent: outcome.error }), ...said(outcome.remedy || ""));
   box.className = "outcome bad";
   box.hidden = false;
 }
@@ -56,6 +56,11 @@ async function send(what) {
   } catch {
     return { error: "The control plane does not answer.", remedy: "Nothing was changed, as far as is known. Look whether `gapless up` still runs; gateway and instances go on without it." };
   }
+}
+
+// A sentence whose backticks are code.
+function said(text) {
+  return text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? Object.assign(document.createElement("code"), { textContent: part }) : part));
 }
 
 export function toast(tone, text, more) {

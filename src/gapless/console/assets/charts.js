@@ -1,5 +1,6 @@
 // The charts of a rollout: both releases, the line that must not be crossed, and what happened when.
 const FONT = '12px "Inter", system-ui, sans-serif';
+const HEADROOM = 1.35; // for the words above a line
 const charts = new Map();
 
 export function begin() {
@@ -46,7 +47,7 @@ function make(element, figures, data) {
   const unit = element.dataset.unit;
   const axis = { stroke: colour("faint"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: FONT };
   const side = (label, name) => ({ label, stroke: colour(name), width: 2, points: { show: false }, spanGaps: true, fill: colour(name) + "14" });
-  const top = (u, low, high) => [0, Math.max(high || 0, u.figures[element.dataset.chart].limit || 0, 1) * 1.15];
+  const top = (u, low, high) => [0, Math.max(high || 0, u.figures[element.dataset.chart].limit || 0, 1) * HEADROOM];
   const chart = new uPlot(
     {
       ...size(element),
@@ -60,7 +61,7 @@ function make(element, figures, data) {
       ],
       series: [{}, side(figures.names[0], "stable"), side(figures.names[1], "new")],
       hooks: {
-        draw: [(u) => lines(u, u.figures || figures, element.dataset.chart, colour)],
+        draw: [(u) => lines(u, u.figures || figures, element.dataset.chart, unit, colour)],
         setCursor: [(u) => tip(u, unit)],
       },
     },
@@ -79,22 +80,13 @@ function size(element) {
   return { width: element.clientWidth, height: element.clientHeight };
 }
 
-function lines(u, figures, key, colour) {
+function lines(u, figures, key, unit, colour) {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio;
   ctx.save();
-  ctx.lineWidth = 1.5 * ratio;
   ctx.font = FONT.replace("12px", `${11 * ratio}px`);
-  ctx.setLineDash([6 * ratio, 6 * ratio]);
-  // Where both are the same, the dashes of one fill the gaps of the other.
-  for (const [value, name, shift] of [[figures[key].limit, "bad-fill", 0], [figures[key].pass, "good-fill", 6]]) {
-    if (!value) continue;
-    const y = u.valToPos(value, "y", true);
-    ctx.strokeStyle = colour(name);
-    ctx.lineDashOffset = shift * ratio;
-    stroke(ctx, bbox.left, y, bbox.left + bbox.width, y);
-  }
-  ctx.lineDashOffset = 0;
+  ctx.textAlign = "left";
+  bounds(u, figures[key], unit, colour);
   ctx.lineWidth = ratio;
   ctx.strokeStyle = colour("line-strong");
   ctx.fillStyle = colour("faint");
@@ -109,6 +101,41 @@ function lines(u, figures, key, colour) {
     ctx.fillText(label, x + 4 * ratio, bbox.top + 11 * ratio);
     free = x + wide;
   }
+  ctx.restore();
+}
+
+// Where a release goes back, and where it is promoted: the same place most of the time, so that each line has a side of it
+// and its words there.
+function bounds(u, { limit, pass }, unit, colour) {
+  const { ctx, bbox } = u;
+  const ratio = devicePixelRatio;
+  let x = bbox.left + 6 * ratio;
+  ctx.lineWidth = 1.5 * ratio;
+  ctx.setLineDash([6 * ratio, 4 * ratio]);
+  for (const [value, name, text, side] of [[limit, "bad", "goes back surely above", -1], [pass, "good", "promoted below", 1]]) {
+    if (!value) continue;
+    const y = u.valToPos(value, "y", true) + side * 1.5 * ratio;
+    ctx.strokeStyle = colour(`${name}-fill`);
+    stroke(ctx, bbox.left, y, bbox.left + bbox.width, y);
+    const fits = side < 0 || y + 18 * ratio < bbox.top + bbox.height;
+    const said = `${text} ${value} ${unit}`;
+    write(ctx, said, x, fits ? y + side * 5 * ratio : y - 8 * ratio, fits && side > 0 ? "top" : "bottom", colour(name), colour("surface"));
+    if (side < 0 && u.valToPos(pass, "y", true) + 20 * ratio >= bbox.top + bbox.height) x += ctx.measureText(said).width + 12 * ratio;
+  }
+  ctx.textBaseline = "alphabetic";
+}
+
+// With a halo, so that it can be read over a series.
+function write(ctx, text, x, y, baseline, colour, halo) {
+  ctx.save();
+  ctx.setLineDash([]);
+  ctx.textBaseline = baseline;
+  ctx.lineJoin = "round";
+  ctx.lineWidth = 4 * devicePixelRatio;
+  ctx.strokeStyle = halo;
+  ctx.strokeText(text, x, y);
+  ctx.fillStyle = colour;
+  ctx.fillText(text, x, y);
   ctx.restore();
 }
 

@@ -11,7 +11,7 @@ let timer = 0;
 
 export function begin() {
   const address = meta("gapless-stream");
-  if (!address) return show("waiting", "");
+  if (!address) return show("off", "");
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open(address)));
   window.addEventListener("pagehide", close);
   if (!document.hidden) open(address);

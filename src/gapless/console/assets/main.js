@@ -12,3 +12,5 @@ ask();
 theme();
 keys();
 live();
+// On a phone menus are wider than the page: where one is stands in view.
+for (const tab of document.querySelectorAll(".menu [aria-current], .tabs [aria-current]")) tab.parentElement.scrollLeft = tab.offsetLeft - 16;
