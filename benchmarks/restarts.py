@@ -1,39 +1,132 @@
-"""Metrics across a thousand hot restarts of one server: do counters ever go back, and what does a scrape come to cost?
+"""Metrics across a thousand hot restarts of one instance, scraped by a real Prometheus meanwhile: did a counter ever go
+back, is each request counted once, what does a scrape come to cost, are traces found by their exemplars, does anything
+pile up?
 
-python benchmarks/restarts.py [--reloads 1000]
+    .venv/bin/python benchmarks/restarts.py [--reloads 1000]
+
+Needs Debian's prometheus. Everything is read back through its API; only the cost of a scrape is measured here as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from gapless.core.world import RealWorld
-from gapless.server.admin.ask import ask, fetch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-APP = """
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+from tests.e2e.kit import System, free_port
+from tests.integration.prometheus_kit import ask, prometheus, until
+
+from gapless.server.admin.ask import ask as ask_admin
+from gapless.server.admin.ask import fetch
+
+CONFIG = """\
+system: tiny
+gateway: {{listen: "127.0.0.1:{port}"}}
+metrics: {{listen: "127.0.0.1:{metrics}"}}
+services:
+  web: {{app: web:app, source: {source}, instances: 1, routes: [/], drain: 2s}}
+"""
+SCRAPED = """\
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+storage: {{exemplars: {{max_exemplars: 100000}}}}
+scrape_configs:
+  - {{job_name: gapless, honor_labels: true, static_configs: [{{targets: ["127.0.0.1:{metrics}"]}}]}}
 """
 ASKED = 3
-"""Requests between two restarts."""
+"""Requests between two restarts; the last of them is traced."""
 SCRAPES = 20
 TARGET_MS = 50.0
-COUNTER = re.compile(r"^(\w+_(?:total|count|bucket)(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
+COUNTED = 'gapless_requests_total{service="web"}'
+HARM = ("out_of_order", "duplicate_timestamp", "out_of_bounds")
+"""What Prometheus drops of scrapes that are not as they should be."""
 
 
-def counters(admin: str) -> dict[str, float]:
-    return {name: float(value) for name, value in COUNTER.findall(fetch(admin, "GET", "/metrics", 60.0)[1].decode())}
+class Run:
+    """One system, one Prometheus, and what was sent."""
+
+    def __init__(self, system: System, url: str) -> None:
+        self._system, self._url = system, url
+        self.sent, self.traces = 0, set[str]()
+        self.admin = ""
+
+    def begin(self) -> None:
+        """Until Prometheus knows the instance from its first request on."""
+        [socket] = [path for path in (self._system.state / "run").glob("*.sock") if path.name.startswith("web")]
+        self.admin = str(socket)
+        self._request()
+        until(lambda: self.counted() == self.sent, "first request in Prometheus", self._system.output.read_text)
+        self.began_at = time.time()
+
+    def restart(self) -> None:
+        for number in range(ASKED):
+            self._request(traced=number == ASKED - 1)
+        said = ask_admin(self.admin, "POST", "/reload", 120.0)
+        assert said.status == 200, said
+
+    def _request(self, *, traced: bool = False) -> None:
+        headers = {}
+        if traced:
+            trace = os.urandom(16).hex()
+            headers = {"traceparent": f"00-{trace}-{os.urandom(8).hex()}-01"}
+            self.traces.add(trace)
+        with urllib.request.urlopen(urllib.request.Request(self._system.url, headers=headers), timeout=60) as answer:
+            assert answer.status == 200
+        self.sent += 1
+
+    def value(self, query: str) -> float:
+        """Of a question that has one answer; 0 when it has none."""
+        found = ask(self._url, "query", query=query)["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def counted(self) -> float:
+        return self.value(f"sum({COUNTED})")
+
+    def over(self) -> str:
+        """A range that holds all that has happened since `begin`."""
+        return f"{int(time.time() - self.began_at) + 5}s"
+
+    def series(self) -> float:
+        return self.value('count({job="gapless"})')
+
+    def exemplars(self) -> set[str]:
+        """Of which traces Prometheus has one."""
+        found = ask(self._url, "query_exemplars", query="gapless_request_duration_seconds_bucket", start="0", end="4e9")
+        return {one["labels"]["trace_id"] for each in found for one in each["exemplars"]}
+
+    def dropped(self) -> float:
+        """Samples and exemplars that Prometheus has not taken."""
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        found = re.findall(r"^prometheus_(?:target_scrapes|tsdb)_\w*?(\w+?)_total ([\d.e+]+)$", text, re.MULTILINE)
+        return sum(float(value) for name, value in found if any(harm in name for harm in HARM))
+
+    def piled(self) -> dict[str, int]:
+        """What could grow with each restart: files of the system, processes, their descriptors."""
+        pids = self._system.processes()
+        return {
+            "files": sum(1 for _ in self._system.state.rglob("*")),
+            "processes": len(pids),
+            "descriptors": sum(descriptors(pid) for pid in pids),
+        }
+
+
+def descriptors(pid: int) -> int:
+    """0 of a process that has just ended."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return 0
 
 
 def scrape_ms(admin: str) -> float:
@@ -42,44 +135,69 @@ def scrape_ms(admin: str) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def main() -> None:
+def quiet(run: Run) -> dict[str, int]:
+    """`piled`, once those who drain have gone."""
+    until(lambda: ask_admin(run.admin, "GET", "/healthz", 60.0).body["workers"] == {"ready": 1}, "end of the drain")
+    return run.piled()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reloads", type=int, default=1000)
     reloads = parser.parse_args().reloads
-    with tempfile.TemporaryDirectory(prefix="r-") as name:
-        folder = Path(name)
-        (folder / "app.py").write_text(APP)
-        port, admin = RealWorld().free_port("127.0.0.1"), str(folder / "a.sock")
-        argv = ["serve", "app:app", "--bind", f"127.0.0.1:{port}", "--admin", f"unix:{admin}", "--drain", "2s"]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen([sys.executable, "-m", "gapless", *argv], cwd=folder, stdout=log, stderr=log)
-        try:
-            report(admin, f"http://127.0.0.1:{port}/", reloads)
-        finally:
-            server.terminate()
-            server.wait(30)
+    directory = Path(tempfile.mkdtemp(prefix="r-"))
+    system, metrics = System(directory), free_port()
+    system.file.write_text(CONFIG.format(port=system.port, metrics=metrics, source=directory / "v1"))
+    (directory / "prometheus").mkdir()
+    try:
+        system.up()
+        options = ["--enable-feature=exemplar-storage"]
+        with prometheus(directory / "prometheus", SCRAPED.format(metrics=metrics), *options) as url:
+            return 0 if measured(Run(system, url), reloads) else 1
+    finally:
+        system.down()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def report(admin: str, url: str, reloads: int) -> None:
-    while not Path(admin).exists() or ask(admin, "GET", "/readyz", 10.0).status != 200:
-        time.sleep(0.1)
-    before, gone_back = counters(admin), 0
-    first = [scrape_ms(admin) for _ in range(SCRAPES)]
-    for number in range(1, reloads + 1):
-        for _ in range(ASKED):
-            urllib.request.urlopen(url, timeout=20).read()
-        assert ask(admin, "POST", "/reload", 60.0).status == 200
-        now = counters(admin)
-        gone_back += sum(now.get(counter, 0.0) < value for counter, value in before.items())
-        before = now
+def measured(run: Run, reloads: int) -> bool:
+    """Whether all is as it should be."""
+    run.begin()
+    run.restart()  # what only the first one brings is there from here on
+    before, series, first = quiet(run), run.series(), [scrape_ms(run.admin) for _ in range(SCRAPES)]
+    for number in range(2, reloads + 1):
+        run.restart()
         if number % 100 == 0:
-            print(f"{number} restarts: {gone_back} counters gone back, a scrape {scrape_ms(admin):.1f} ms", flush=True)
-    last = [scrape_ms(admin) for _ in range(SCRAPES)]
-    asked = sum(value for counter, value in before.items() if counter.startswith("gapless_requests_total"))
-    print(f"scrape: {statistics.median(first):.1f} ms at first, {statistics.median(last):.1f} ms ({min(last):.1f} to "
-          f"{max(last):.1f}) after {reloads} restarts; target {TARGET_MS:g}")  # fmt: skip
-    print(f"{gone_back} counters gone back; {asked:.0f} of {ASKED * reloads} requests counted")
+            print(f"{number} restarts, {run.counted():.0f} of {run.sent} requests scraped", flush=True)
+    with suppress(AssertionError):  # told below
+        until(lambda: run.counted() == run.sent, "last request in Prometheus")
+    last = [scrape_ms(run.admin) for _ in range(SCRAPES)]
+    return told(run, {"before": before, "after": quiet(run)}, (series, run.series()), (first, last), reloads)
+
+
+def told(run: Run, piled: Any, series: tuple[float, float], scrapes: tuple[list[float], list[float]], n: int) -> bool:
+    over, found = run.over(), run.exemplars()
+    resets = run.value(f"sum(resets({COUNTED}[{over}]))")
+    counted, dropped = run.counted(), run.dropped()
+    took = {q: 1000 * run.value(f"{q}scrape_duration_seconds{{job='gapless'}}[{over}])") for q in Q}
+    failed = run.value(f"count_over_time(up{{job='gapless'}}[{over}]) - sum_over_time(up{{job='gapless'}}[{over}])")
+    print(f"{n} restarts. Prometheus says:")
+    print(f"  resets of the counter of requests  {resets:.0f}")
+    print(f"  requests counted                   {counted:.0f} of {run.sent} sent")
+    print(f"  scrapes that failed                {failed:.0f} of {run.value(f'count_over_time(up[{over}])'):.0f}")
+    print("  duration of a scrape               " + ", ".join(f"{Q[q]} {ms:.0f} ms" for q, ms in took.items()))
+    print(f"  traces found by exemplars          {len(found & run.traces)} of {len(run.traces)}, "
+          f"{len(found - run.traces)} unknown")  # fmt: skip
+    print(f"  samples that it did not take       {dropped:.0f}")
+    print(f"  series                             {series[0]:.0f} after the first restart, {series[1]:.0f} now")
+    print(f"after the first restart {piled['before']}, now {piled['after']}")
+    first, last = (statistics.median(each) for each in scrapes)
+    print(f"the instance's own /metrics: {first:.1f} ms at first, {last:.1f} ms ({min(scrapes[1]):.1f} to "
+          f"{max(scrapes[1]):.1f}) now; target {TARGET_MS:g}")  # fmt: skip
+    return resets == failed == dropped == 0 and counted == run.sent and bool(found) and found <= run.traces
+
+
+Q = {"quantile_over_time(0.5, ": "median", "quantile_over_time(0.99, ": "p99", "max_over_time(": "max"}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

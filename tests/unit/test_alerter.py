@@ -256,3 +256,24 @@ async def test_a_changed_file_is_obeyed_from_the_next_look_on() -> None:
     await rig.pass_time(20)
     assert rig.alert()
     await rig.down()
+
+
+@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0, 20.0, -20.0])
+async def test_a_clock_that_jumps_neither_ends_an_alert_nor_tells_it_again_nor_repeats_what_was_done(
+    jump_s: float,
+) -> None:
+    rig = await begun(Recorded(alerts=AlertPolicy()))
+    rig.all_bad = 0.2
+    await rig.pass_time(30)
+    assert (rig.notices(), len(rig.plane.watching.incidents.all())) == (["firing"], 1)
+    done = rig.actions()
+    rig.world.jump(jump_s)
+    await rig.pass_time(60)
+    assert (rig.notices(), rig.actions()) == (["firing"], done)
+    [shown] = [alert for alert in rig.plane.watching.alerter.now() if alert["rule"] == "errors"]
+    assert shown["state"] == "firing"
+    assert [one["state"] for one in rig.plane.watching.incidents.all()] == ["open"]
+    rig.all_bad = 0.0
+    await rig.pass_time(150)
+    assert rig.notices() == ["firing", "resolved"]
+    await rig.down()

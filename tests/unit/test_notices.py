@@ -186,7 +186,7 @@ def test_each_is_delivered_and_only_one_whose_record_was_lost_comes_again_with_t
             continue
         state = after(state, replace(OPS, deadline_s=1e9), batch, Attempt(ok=fate != "fail"), now_at, lambda: 0.5)
     expected = {f"s-change-{c.number}" for c in changes if c.service == "web"}
-    expected |= {f"s-notice-{n.number}" for n in notices if n.service == "web"}
+    expected |= {f"s-notice-{n.number}-{n.at:.0f}" for n in notices if n.service == "web"}
     assert set(sent) == expected
     assert len(sent) == len(expected) + doubled
 

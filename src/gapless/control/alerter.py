@@ -87,10 +87,12 @@ class Alerter:
         return found
 
     async def _ask(self, due: Sequence[Watch]) -> tuple[Answers | None, bool]:
-        """The answers by question, each asked once, and by service; None when nobody answers."""
+        """The answers by question, each asked once, and by service; None when nobody answers. All for one moment: what
+        is recorded meanwhile would be in the divisor only."""
+        at = self._world.time()
         asked = {alert_reading.key_of(each): each for watch in due for each in alert_reading.questions(watch).all()}
         try:
-            return {key: by_service(await self._signals.latest(each)) for key, each in asked.items()}, False
+            return {key: by_service(await self._signals.latest(each, at)) for key, each in asked.items()}, False
         except SignalsUnavailable as error:
             _log.debug("no metrics: %s", error)
             return None, True
@@ -192,7 +194,7 @@ class Alerter:
         puts = [a for key, a in draft.live.items() if alert_state.worth_writing(stored.get(key), a)]
         old = [a for a in self._records.all_of(Alert) if a.state is AlertState.RESOLVED][:-ALERTS_KEPT]
         over = [s for s in self._records.all_of(Silence) if s.until_at <= draft.now_at]
-        await self._records.write(*puts, *draft.puts, delete=[*draft.gone, *old, *over])
+        await self._records.keep(*puts, *draft.puts, delete=[*draft.gone, *old, *over])
         self._live = {key: a for key, a in draft.live.items() if a.state is not AlertState.RESOLVED}
         for alert in puts:
             _log.info("alert %d is %s: %s", alert.number, alert.state, alert.summary)

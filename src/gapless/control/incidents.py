@@ -81,9 +81,10 @@ class Incidents:
         puts: list[Any] = [incident]
         if what:
             puts.append(self._notice(incident, what))
-            _log.info("incident %d is %s: %s", incident.number, what, incident.title)
         old = [each for each in self._records.all_of(Incident) if each.state == "closed"][:-KEPT]
-        await self._records.write(*puts, delete=old)
+        await self._records.keep(*puts, delete=old)
+        if what:
+            _log.info("incident %d is %s: %s", incident.number, what, incident.title)
 
     def _notice(self, incident: Incident, what: str) -> Notice:
         suspect = incident.suspects[0] if incident.suspects else None

@@ -7,13 +7,14 @@ decision on stale records fails with Conflict instead of overwriting.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from gapless.control.trace import traced
 from gapless.core import codec
 from gapless.core.configured import Config, ConfigRevision
-from gapless.core.errors import Conflict, StoreUnreachable
+from gapless.core.errors import Conflict, StoreFull, StoreUnreachable
 from gapless.core.model import Change, Fault, GateResult, Instance, Pool, Release, Rollout, Service, Split, Train
 from gapless.core.model.alert import Action, Alert, Forced, Silence
 from gapless.core.model.incident import Incident
@@ -21,6 +22,8 @@ from gapless.core.model.notice import ChannelState, Notice
 from gapless.core.ports import Delete, Op, Put, Store
 
 T = TypeVar("T")
+
+_log = logging.getLogger("gapless.control")
 
 KINDS: dict[str, type] = {
     "services": Service,
@@ -91,7 +94,11 @@ class Records:
         self._revisions: dict[str, int] = {}
         self._doubtful = False
         """A write's answer was lost: the store may be ahead of the mirror."""
+        self._held: dict[str, Any] = {}
+        """What was seen and is only in the mirror, because the store is full; None where it is no longer there."""
+        self._full = False
         self._under_way, self._idle, self._reading = 0, asyncio.Event(), asyncio.Lock()
+        self._keeping = asyncio.Lock()
         self._idle.set()
         self.revision = 0
 
@@ -102,19 +109,24 @@ class Records:
             kind: {entry.key: codec.decode(entry.value, KINDS[kind]) for entry in listing.entries}
             for kind, listing in listings.items()
         }
-        self._values = values
-        self._revisions = {e.key: e.revision for listing in listings.values() for e in listing.entries}
+        revisions = {e.key: e.revision for listing in listings.values() for e in listing.entries}
+        held = {key: value for key, value in self._held.items() if revisions.get(key) == self._revisions.get(key)}
+        self._values, self._revisions, self._held = values, revisions, held
+        for key, value in held.items():
+            self._put(key, value)
         self.revision = max(self.revision, *(listing.revision for listing in listings.values()))
         self._doubtful = False
 
     async def write(self, *values: Any, delete: Iterable[Any] = ()) -> int:
         """Write and remove values in one transaction. Raises Conflict, StoreFull, NotLeader; then nothing is written.
         StoreUnreachable: nobody knows; the records are read anew before the next write, which then is a Conflict."""
+        return await self._write({key_of(value): value for value in values}, [key_of(value) for value in delete])
+
+    async def _write(self, values: dict[str, Any], gone: list[str]) -> int:
         if self._doubtful:
             await self._read_anew()
             raise Conflict
-        gone = [key_of(value) for value in delete]
-        puts = self._traced({key_of(value): value for value in values}, gone)
+        puts = self._traced(values, gone)
         ops: list[Op] = [
             Put(key=key, value=codec.encode(value), expect=self._revisions.get(key, 0)) for key, value in puts.items()
         ]
@@ -124,6 +136,48 @@ class Records:
         revision = await self._transact(ops, puts, gone)
         self._changed()
         return revision
+
+    async def keep(self, *values: Any, delete: Iterable[Any] = ()) -> None:
+        """`write` for what was seen, not decided: while the store is full it is held in memory, where everybody finds
+        it, and is written with what is kept next. A kill until then forgets it. Raises what else `write` does."""
+        news = {key_of(value): value for value in values} | dict.fromkeys(map(key_of, delete))
+        async with self._keeping:
+            if held := {**self._held, **news}:
+                await self._keep(held)
+
+    async def _keep(self, held: dict[str, Any]) -> None:
+        try:
+            await self._write(
+                {key: value for key, value in held.items() if value is not None},
+                [key for key, value in held.items() if value is None and key in self._revisions],
+            )
+        except StoreFull as error:
+            if not self._full:
+                _log.warning("alerts, incidents and notices are only kept in memory: %s", error)
+            self._full = True
+            self._hold(held)
+        else:
+            if self._full:
+                _log.warning("alerts, incidents and notices are written to the store again")
+            self._full = False
+            self._hold({key: value for key, value in held.items() if value is None})
+
+    def _hold(self, held: dict[str, Any]) -> None:
+        """What was never written can be forgotten without the store."""
+        for key, value in held.items():
+            self._put(key, value)
+            if value is None and key not in self._revisions:
+                self._held.pop(key, None)
+            else:
+                self._held[key] = value
+        self._changed()
+
+    def _put(self, key: str, value: Any) -> None:
+        """Into the mirror; None: out of it."""
+        if value is None:
+            self._values[_kind(key)].pop(key, None)
+        else:
+            self._values[_kind(key)][key] = value
 
     def _traced(self, puts: dict[str, Any], gone: list[str]) -> dict[str, Any]:
         """Entries of the change log with what they change; of several for one service the first one has it."""
@@ -185,11 +239,11 @@ class Records:
         return after
 
     def _mirror(self, puts: dict[str, Any], gone: list[str], revision: int) -> None:
-        for key, value in puts.items():
-            self._values[_kind(key)][key] = value
-            self._revisions[key] = revision
+        for key, value in {**puts, **dict.fromkeys(gone)}.items():
+            self._put(key, value)
+            self._held.pop(key, None)
+        self._revisions |= dict.fromkeys(puts, revision)
         for key in gone:
-            self._values[_kind(key)].pop(key, None)
             self._revisions.pop(key, None)
         self.revision = max(self.revision, revision)
 

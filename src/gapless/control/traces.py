@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ _log = logging.getLogger("gapless.control")
 
 FILE_BYTES = 8_000_000
 """Of the file; then it becomes the older one of two, so that the disk never holds more than twice as much."""
+REMEDY = "the last are kept in memory. Free some space there, or see that it can be written; it goes on by itself"
 NAME, OLDER = "spans.jsonl", "spans.old.jsonl"
 AT_ONCE = 16
+MOST_WAITING = 5_000
+"""Spans that wait for room on a full disk; the oldest give way. The file holds about as many."""
 
 
 class Traces:
@@ -36,7 +40,8 @@ class Traces:
         self._folder = folder
         self._after: dict[str, int] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._broken = ""
+        self._broken = False
+        self._waiting: deque[Span] = deque(maxlen=MOST_WAITING)
 
     async def load(self) -> None:
         """What an earlier control plane has collected. A file that cannot be read is left alone."""
@@ -51,8 +56,9 @@ class Traces:
         spans = [*self._gateway.spans(), *(span for part in told for span in part)]
         for span in spans:
             self.store.add(span)
-        if spans:
-            await asyncio.to_thread(self._write, spans)
+        self._waiting.extend(spans)
+        if self._waiting:
+            await asyncio.to_thread(self._write, list(self._waiting))
 
     async def _ask(self, instance: Instance) -> list[Span]:
         async with self._turns:
@@ -67,13 +73,29 @@ class Traces:
             self._folder.mkdir(exist_ok=True)
             if path.exists() and path.stat().st_size >= FILE_BYTES:
                 path.replace(self._folder / OLDER)
-            with path.open("a") as file:
-                file.writelines(json.dumps(span.plain(), separators=(",", ":")) + "\n" for span in spans)
-            self._broken = ""
+            append(path, "".join(json.dumps(span.plain(), separators=(",", ":")) + "\n" for span in spans).encode())
         except OSError as error:
-            if str(error) != self._broken:
-                _log.warning("traces are only kept in memory: %s", error)
-            self._broken = str(error)
+            if not self._broken:
+                _log.warning("traces cannot be written to %s (%s); %s", path, error.strerror or error, REMEDY)
+            self._broken = True
+            return
+        self._waiting.clear()
+        if self._broken:
+            _log.warning("traces are written to %s again", path)
+        self._broken = False
+
+
+def append(path: Path, data: bytes) -> None:
+    """All of it or nothing: half a line on a full disk would spoil the next one, too. Raises OSError."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            written = 0
+            while written < len(data):
+                written += file.write(data[written:])
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def _lines(folder: Path) -> list[str]:

@@ -66,7 +66,7 @@ def told_of_change(change: Change, system: str) -> Told:
 def told_of_notice(notice: Notice, system: str) -> Told:
     """An alert or incident that moved."""
     return Told(
-        id=f"{system}-notice-{notice.number}",
+        id=f"{system}-notice-{notice.number}-{notice.at:.0f}",  # numbers that a kill on a full disk forgot come again
         topic=notice.topic,
         at=notice.at,
         title=notice.title,

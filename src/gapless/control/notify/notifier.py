@@ -79,7 +79,7 @@ class Notifier:
         if state is None:
             newest = self._records.next_number
             first = notice_queue.first_state(channel.name, newest(Change) - 1, newest(Notice) - 1)
-            await self._records.write(first)
+            await self._records.keep(first)
             return
         if notice_queue.waits(state, now_at):
             return
@@ -119,7 +119,7 @@ class Notifier:
 
     async def _write(self, channel: Channel, state: ChannelState) -> None:
         async def write() -> None:
-            await self._records.write(state)
+            await self._records.keep(state)
 
         await persist(write)
         self._passed.pop(channel.name, None)
@@ -161,7 +161,7 @@ class Notifier:
         names = {channel.name for channel in self.policy.channels}
         gone = [state for state in self._records.all_of(ChannelState) if state.name not in names]
         if len(notices) > NOTICES_KEPT + NOTICES_KEPT // 10 or gone:
-            await self._records.write(delete=[*notices[:-NOTICES_KEPT], *gone])
+            await self._records.keep(delete=[*notices[:-NOTICES_KEPT], *gone])
 
     # For people.
 

@@ -201,7 +201,8 @@ class Recorder:
     def _fail(self, error: Exception) -> None:
         if not self._failing:
             _log.warning(
-                "metrics cannot be recorded in %s (%s); only the last minutes are kept, in memory, until that works",
+                "metrics cannot be recorded in %s (%s); the last minutes are kept in memory. Free some space there, or "
+                "see that it can be written; it goes on by itself",
                 self._path,
                 error,
             )

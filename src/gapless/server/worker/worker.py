@@ -120,12 +120,14 @@ def _run(channel: Channel, handed: Handed, began: float, watch: orphan.Watch) ->
     """Everything that is heavy is imported here, under the watch of the start limit."""
     outputs, task = handed.outputs, handed.task
     from gapless.observe import log
+    from gapless.server.worker.outputs import forgive
     from gapless.service.identity import Identity
     from gapless.service.log_context import request_context
 
     who = Identity.from_env()
     plain = os.isatty(outputs.get("stderr", 2))
     handler = log.setup(who.service, who.release, who.instance, json=not plain, context=request_context)
+    forgive()
     if task.app_dir:
         sys.path.insert(0, os.path.abspath(task.app_dir))
     try:
