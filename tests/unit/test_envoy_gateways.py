@@ -18,12 +18,24 @@ from gapless.gateway.envoy.delta import Asked, Item, Snapshot
 from gapless.gateway.envoy.doors import shown
 from gapless.gateway.envoy.nodes import Node, Place, node_of
 from gapless.gateway.envoy.protos import load_messages
+from gapless.gateway.envoy.remote import accepts
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, RUNTIME
 from gapless.gateway.envoy.xds import Link, Refused, XdsServer
 
 PLACE = Place(Address(host="127.0.0.1", port=8081), "b")
 CONTROL = Control(address=Address(host="127.0.0.1", port=9901), token="t")
 SERVICE = "services: {orders: {command: [run]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("active", "started", "expected"),
+    [(1, 1, True), (1, 0, False), (0, 1, False)],
+    ids=["serves", "knows no routes yet", "was told no listener yet"],
+)
+def test_a_gateway_serves_once_its_workers_have_a_listener(active: int, started: int, expected: bool) -> None:
+    told = f"listener_manager.total_listeners_active: {active}\nlistener_manager.workers_started: {started}\n"
+    assert accepts(told) is expected
+    assert not accepts("")
 
 
 def test_a_bootstrap_says_who_and_where_it_is() -> None:

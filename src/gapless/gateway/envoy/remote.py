@@ -30,7 +30,7 @@ POLL_S = 0.1
 DEATHS = 3
 """An Envoy that has ended so often before it served will not."""
 
-_ACTIVE = "listener_manager.total_listeners_active"
+_ACTIVE, _STARTED = "listener_manager.total_listeners_active", "listener_manager.workers_started"
 
 
 class RemoteGateway:
@@ -113,8 +113,8 @@ class RemoteGateway:
 
     async def _listens(self) -> bool:
         with contextlib.suppress(GaplessError):  # it may just be starting
-            told = await admin.ask(self._state / "envoy" / ADMIN_SOCKET, "GET", f"/stats?filter=^{_ACTIVE}$")
-            return int(told.partition(":")[2] or 0) > 0
+            asked = f"/stats?filter=^({_ACTIVE}|{_STARTED})$"
+            return accepts(await admin.ask(self._state / "envoy" / ADMIN_SOCKET, "GET", asked))
         return False
 
     async def _check_address(self) -> None:
@@ -126,6 +126,13 @@ class RemoteGateway:
             raise PortTaken(f"{listen}, where the gateway is to listen: {taken}", "Choose another --listen.") from error
         server.close()
         await server.wait_closed()
+
+
+def accepts(stats: str) -> bool:
+    """Whether an Envoy of these statistics accepts connections. A listener counts as active as soon as it is told,
+    which is before its routes are known; not until then do the workers start, and with them its socket to listen."""
+    told = dict(line.split(": ") for line in stats.splitlines())
+    return all(int(told.get(name, 0)) > 0 for name in (_ACTIVE, _STARTED))
 
 
 async def probe(control: Control, world: World) -> None:
