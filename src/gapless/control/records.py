@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
+from gapless.control.shelf import Shelf
 from gapless.control.trace import traced
 from gapless.core import codec
 from gapless.core.configured import Config, ConfigRevision
@@ -90,7 +92,7 @@ class Records:
     def __init__(self, store: Store, changed: Callable[[], None]) -> None:
         self._store = store
         self._changed = changed
-        self._values: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self._values = {kind: Shelf() for kind in KINDS}
         self._revisions: dict[str, int] = {}
         self._doubtful = False
         """A write's answer was lost: the store may be ahead of the mirror."""
@@ -105,8 +107,8 @@ class Records:
     async def load(self) -> None:
         """Read all records. Raises StoreBroken with the key that does not fit, StoreUnreachable."""
         listings = {kind: await self._store.list(f"{kind}/") for kind in KINDS}
-        values: dict[str, dict[str, Any]] = {
-            kind: {entry.key: codec.decode(entry.value, KINDS[kind]) for entry in listing.entries}
+        values = {
+            kind: Shelf({entry.key: codec.decode(entry.value, KINDS[kind]) for entry in listing.entries})
             for kind, listing in listings.items()
         }
         revisions = {e.key: e.revision for listing in listings.values() for e in listing.entries}
@@ -175,9 +177,9 @@ class Records:
     def _put(self, key: str, value: Any) -> None:
         """Into the mirror; None: out of it."""
         if value is None:
-            self._values[_kind(key)].pop(key, None)
+            self._values[_kind(key)].remove(key)
         else:
-            self._values[_kind(key)][key] = value
+            self._values[_kind(key)].put(key, value)
 
     def _traced(self, puts: dict[str, Any], gone: list[str]) -> dict[str, Any]:
         """Entries of the change log with what they change; of several for one service the first one has it."""
@@ -291,7 +293,8 @@ class Records:
 
     def rollout(self, service: str) -> Rollout | None:
         """The newest one."""
-        return found[-1] if (found := self.rollouts(service)) else None
+        newest = self._values["rollouts"].newest(f"rollouts/{service}/")
+        return self._at(newest, Rollout) if newest else None
 
     def gate_results(self, service: str, rollout: int | None = None) -> list[GateResult]:
         """Of one rollout, or of all, oldest first."""
@@ -310,16 +313,15 @@ class Records:
 
     def changes(self, limit: int = 100) -> list[Change]:
         """Newest first."""
-        return self._below("changes/", Change)[::-1][:limit]
+        return list(islice(self.all_changes(), limit))
 
     def all_changes(self) -> Iterator[Change]:
         """Newest first."""
-        kept = self._values["changes"]
-        return (kept[key] for key in sorted(kept, reverse=True))
+        return reversed(self._values["changes"])
 
     def undoings(self) -> dict[int, Change]:
         """The changes that took others back, by their numbers."""
-        return {each.number: each for each in self._values["changes"].values() if each.undoes}
+        return {each.number: each for each in self._below("changes/", Change) if each.undoes}
 
     def change(self, number: int) -> Change | None:
         return self._at(f"changes/{number:08d}", Change)
@@ -348,16 +350,16 @@ class Records:
 
     def next_number(self, kind: type) -> int:
         """The number of the next record of a kind whose keys are numbers."""
-        newest = max(self._values[_NAMES[kind]], default="/0")
-        return int(newest.rpartition("/")[2]) + 1
+        newest = self._values[_NAMES[kind]].newest()
+        return int(newest.rpartition("/")[2] or 0) + 1
 
     def _at(self, key: str, kind: type[T]) -> T | None:
         value = self._values[_kind(key)].get(key)
         return value if isinstance(value, kind) else None
 
     def _below(self, prefix: str, kind: type[T]) -> list[T]:
-        found = sorted(key for key in self._values[_kind(prefix)] if key.startswith(prefix))
-        return [value for key in found if isinstance(value := self._values[_kind(prefix)][key], kind)]
+        """`kind` is what the prefix's first part leads to."""
+        return list(self._values[_kind(prefix)].below(prefix))
 
 
 async def persist(write: Callable[[], Awaitable[T]]) -> T:

@@ -70,8 +70,8 @@ class Supervisor:
             return
         found = running.get(instance.id)
         if found and found.alive:
-            pid = found.pid
-            await self._records.amend(instance, lambda now: replace(now, pid=pid))
+            if instance.pid != (pid := found.pid):
+                await self._records.amend(instance, lambda now: replace(now, pid=pid))
         elif found or instance.id in begun:
             await self._ended(instance, found.detail if found else "it ended while no control plane was there to see")
         elif instance.phase is Phase.STARTING and not instance.pid:

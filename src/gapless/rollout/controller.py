@@ -107,7 +107,8 @@ def _look(
             evidence = tally.baseline(evidence, stable)
     if now_at != evidence.until_at and _watching(rollout, evidence, canary, stable):
         evidence = replace(evidence, until_at=now_at)
-    rollout = replace(rollout, evidence=evidence)
+    if evidence is not rollout.evidence:
+        rollout = replace(rollout, evidence=evidence)
     return rollout, analysis.verdict(evidence, _policy(rollout), objective, standing)
 
 
