@@ -69,6 +69,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()  # what is collected stays: there is nothing to find
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """What has been imported and collected stays until the end, and is not looked at again by each full collection."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.getoption("--alone"):
         return

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import fastapi
-import litestar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from litestar.params import FromPath
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -56,17 +53,17 @@ def starlette_app() -> Any:
 
 
 def fastapi_app() -> Any:
+    import fastapi  # only in the process that runs this test
+
     app = fastapi.FastAPI()
     app.add_api_route("/orders/{id}", lambda id: {"id": id})  # noqa: A006
     return app
 
 
 def litestar_app() -> Any:
-    @litestar.get("/orders/{number:int}")
-    async def order(number: FromPath[int]) -> str:
-        return str(number)
+    from tests.unit.litestar_kit import app
 
-    return litestar.Litestar([order])
+    return app()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,31 +39,37 @@ class Page:
     tab: str
 
 
+@cache
+def _environment(assets: Callable[[str], str]) -> Environment:
+    """One for each way to name assets: what it has compiled serves every console of the process."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = ("rate", "took", "percent", "weight", "lasted", "count", "evidence", "times", "iso", "clock", "day")
+    environment.filters |= {name: getattr(words, name) for name in shown}
+    environment.filters["said"] = _said
+    environment.globals["asset"] = assets
+    # Regions are rendered alone, without what their template imports: macros are known everywhere.
+    pieces = environment.get_template(PIECES).module
+    environment.globals |= {name: piece for name, piece in vars(pieces).items() if not name.startswith("_")}
+    return environment
+
+
 class Templates:
     """Nothing is loaded before the first page is asked for."""
 
     def __init__(self, assets: Callable[[str], str]) -> None:
         self._assets = assets
 
-    @cached_property
+    @property
     def _environment(self) -> Environment:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-        environment = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        shown = ("rate", "took", "percent", "weight", "lasted", "count", "evidence", "times", "iso", "clock", "day")
-        environment.filters |= {name: getattr(words, name) for name in shown}
-        environment.filters["said"] = _said
-        environment.globals["asset"] = self._assets
-        # Regions are rendered alone, without what their template imports: macros are known everywhere.
-        pieces = environment.get_template(PIECES).module
-        environment.globals |= {name: piece for name, piece in vars(pieces).items() if not name.startswith("_")}
-        return environment
+        return _environment(self._assets)
 
     def whole(self, name: str, values: Mapping[str, Any]) -> str:
         """A page as HTML."""

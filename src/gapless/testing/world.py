@@ -86,11 +86,9 @@ class FakeProcess:
             self._ended.set()
 
 
-@dataclass(slots=True, order=True)
+@dataclass(slots=True, eq=False)
 class _Timer:
-    due: float
-    order: int
-    call: Callable[[], None] | None = field(compare=False)
+    call: Callable[[], None] | None
 
     def cancel(self) -> None:
         self.call = None
@@ -112,7 +110,8 @@ class FakeWorld:
         self.script: Callable[[FakeProcess], None] | None = None
         self._now = 0.0
         self._set_s = 0.0
-        self._timers: list[_Timer] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
+        """When each is due; of those at the same moment the first comer's number is the lowest."""
         self._order = count()
         self._dice = Dice(seed)
         self._tokens: set[str] = set()
@@ -145,8 +144,8 @@ class FakeWorld:
         self._now += max(seconds, 0.0)
 
     def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-        timer = _Timer(due=self._now + max(seconds, 0.0), order=next(self._order), call=call)
-        heapq.heappush(self._timers, timer)
+        timer = _Timer(call)
+        heapq.heappush(self._timers, (self._now + max(seconds, 0.0), next(self._order), timer))
         return timer.cancel
 
     def random(self) -> float:
@@ -182,8 +181,8 @@ class FakeWorld:
         """Let `seconds` pass. `advance(0)` runs what is due now and lets woken tasks come to rest."""
         until = self._now + seconds
         await self.settle()
-        while self._timers and self._timers[0].due <= until:
-            self._now = max(self._now, self._timers[0].due)
+        while self._timers and self._timers[0][0] <= until:
+            self._now = max(self._now, self._timers[0][0])
             self._ring()
             await self.settle()
         self._now = until
@@ -194,8 +193,8 @@ class FakeWorld:
 
     def _ring(self) -> None:
         """Run everything that is due at this moment, first come first served."""
-        while self._timers and self._timers[0].due <= self._now:
-            timer = heapq.heappop(self._timers)
+        while self._timers and self._timers[0][0] <= self._now:
+            _, _, timer = heapq.heappop(self._timers)
             if timer.call:
                 timer.call()
 
@@ -224,4 +223,4 @@ class FakeWorld:
     @property
     def pending(self) -> int:
         """Timers and sleepers that still wait: 0 at a test's end means that nothing was left behind."""
-        return sum(1 for timer in self._timers if timer.call)
+        return sum(1 for _, _, timer in self._timers if timer.call)
