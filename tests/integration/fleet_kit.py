@@ -104,7 +104,7 @@ async def fleet_in(state: Path) -> AsyncIterator[LocalFleet]:
 async def start(fleet: LocalFleet, source: Path, name: str = "tiny-1", service: Service = SERVICE) -> Instance:
     """Start one and wait until it answers."""
     release = await fleet.snapshot(service, source, "1", {})
-    instance = instance_of(name, await fleet.allocate(), service.name)
+    instance = instance_of(name, (await fleet.allocate()).port, service.name)
     await fleet.start(instance, release, service)
     await answers(instance)
     return instance
@@ -154,7 +154,7 @@ async def main(state, source, *names):
     print("begun", flush=True)
     fleet = make_fleet(Path(state))
     release = await fleet.snapshot(SERVICE, Path(source), "1", {})
-    instances = [instance_of(name, await fleet.allocate()) for name in names]
+    instances = [instance_of(name, (await fleet.allocate()).port) for name in names]
     await asyncio.gather(*(fleet.start(instance, release, SERVICE) for instance in instances))
     while not all("listening" in fleet.tail(instance.id) for instance in instances):
         await asyncio.sleep(0.01)

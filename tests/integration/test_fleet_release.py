@@ -49,7 +49,7 @@ def left(state):
 async def run_in(fleet, release, *words):
     """What a `command` of this release writes."""
     service = replace(SERVICE, command=words)
-    port = await fleet.allocate()
+    port = (await fleet.allocate()).port
     instance = instance_of(f"run-{port}", port)
     async with fleet.changed() as ticks:
         await fleet.start(instance, replace(release, app="", command=words), service)

@@ -76,7 +76,7 @@ async def test_an_app_that_cannot_be_imported_tells_why(state, source):
     async with fleet_in(state) as fleet:
         release = await fleet.snapshot(SERVICE, source, "1", {})
         async with fleet.changed() as ticks:
-            await fleet.start(instance_of("shop-1", await fleet.allocate(), "shop"), release, SERVICE)
+            await fleet.start(instance_of("shop-1", (await fleet.allocate()).port, "shop"), release, SERVICE)
             await anext(ticks)
         assert [(r.alive, r.detail) for r in await fleet.list()] == [(False, "exited with status 4")]
         assert "nonsense_that_is_absent" in fleet.tail("shop-1")

@@ -151,7 +151,7 @@ def test_merge_keys_and_anchors(here: Path) -> None:
         ("8080", "127.0.0.1:8080"),
         ("localhost:80", "127.0.0.1:80"),
         ("0.0.0.0:80", "0.0.0.0:80"),
-        ('"[::1]:80"', "::1:80"),
+        ('"[::1]:80"', "[::1]:80"),
     ],
 )
 def test_addresses(here: Path, written: str, expected: str) -> None:

@@ -28,6 +28,7 @@ SECTIONS = {
     "gateway.xds.tls": ("gateway", "xds", "tls"),
     "gateway.tls": ("gateway", "tls"),
     "gateway.tls.certificates": ("gateway", "tls", "certificates", 0),
+    "network": ("network",),
     "console": ("console",),
     "registry": ("registry",),
     "rollout": ("rollout",),

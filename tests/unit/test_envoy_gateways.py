@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gapless.cli.gateway_run import _control
 from gapless.config import load
 from gapless.config.secret_references import token_of
 from gapless.core.errors import ConfigError
@@ -23,7 +24,8 @@ from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, RUNTIME
 from gapless.gateway.envoy.xds import Link, Refused, XdsServer
 
 PLACE = Place(Address(host="127.0.0.1", port=8081), "b")
-CONTROL = Control(address=Address(host="127.0.0.1", port=9901), token="t")
+LISTEN = Address(host="127.0.0.1", port=9901)
+CONTROL = Control(addresses=(LISTEN,), token="t")
 SERVICE = "services: {orders: {command: [run]}}\n"
 
 
@@ -53,8 +55,8 @@ def test_a_bootstrap_says_who_and_where_it_is() -> None:
 def test_the_token_travels_with_the_stream_and_the_pair_with_tls() -> None:
     plain = json.dumps(bootstrap_away(CONTROL, "edge", PLACE))
     assert '"value": "Bearer t"' in plain
-    assert "transport_socket" not in plain
-    named = replace(CONTROL, address=Address(host="control.example", port=1), ca="/ca", cert="/c", key="/k")
+    assert "tls" not in plain
+    named = replace(CONTROL, addresses=(Address(host="control.example", port=1),), ca="/ca", cert="/c", key="/k")
     tls = json.dumps(bootstrap_away(named, "edge", PLACE))
     assert all(part in tls for part in ('"sni": "control.example"', '"san_type": "DNS"', '"/c"'))
     assert "t" not in repr(Door(listen=PLACE.listen, token="zzz")).partition("zzz")[1]
@@ -99,7 +101,7 @@ def test_every_key_becomes_its_value(tmp_path: Path) -> None:
     tls = "tls: {cert: c.pem, key: k.pem, client_ca: a.pem}"
     path.write_text(f'system: shop\ngateway: {{xds: {{listen: ":9901", token: "secret:env:T", {tls}}}}}\n{SERVICE}')
     pems = {"cert": str(tmp_path / "c.pem"), "key": str(tmp_path / "k.pem"), "client_ca": str(tmp_path / "a.pem")}
-    assert load(path).gateway.xds == Door(listen=CONTROL.address, token="secret:env:T", **pems)
+    assert load(path).gateway.xds == Door(listen=LISTEN, token="secret:env:T", **pems)
 
 
 def truth(version: str) -> Snapshot:
@@ -177,3 +179,36 @@ async def test_one_that_has_served_refuses_in_its_name(gateways: Gateways) -> No
     with pytest.raises(Refused) as caught:
         await published
     assert (caught.value.what, caught.value.gateway) == ("no", "edge")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("10.0.0.5:9901", Address(host="10.0.0.5", port=9901)),
+        ("control.example:1", Address(host="control.example", port=1)),
+        ("[::1]:9901", Address(host="::1", port=9901)),
+        ("[fd00:0:0::5]:9901", Address(host="fd00::5", port=9901)),
+    ],
+)
+def test_where_a_gateway_asks(given: str, expected: Address) -> None:
+    found = _control([given, given, "b:2"], None, None, None, None)
+    assert found.addresses == (expected, Address(host="b", port=2))
+
+
+@pytest.mark.parametrize("given", ["9901", ":9901", "::1:9901", "[::1]", "[10.0.0.5]:1", "a:", "a:0", "a:65536", "a:x"])
+def test_where_it_cannot(given: str) -> None:
+    with pytest.raises(ConfigError, match="is no address") as caught:
+        _control([given], None, None, None, None)
+    assert "[fd00::5]:9901" in caught.value.remedy
+
+
+def test_each_control_plane_must_show_its_own_certificate() -> None:
+    both = (Address(host="a.example", port=1), Address(host="::1", port=2))
+    (cluster,) = bootstrap_away(replace(CONTROL, addresses=both, ca="/ca"), "e", PLACE)["static_resources"]["clusters"]
+    told = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    hosts = [each["endpoint"]["address"]["socket_address"]["address"] for each in told]
+    asked = [each["metadata"]["filter_metadata"]["envoy.transport_socket_match"] for each in told]
+    assert (hosts, asked) == (["a.example", "::1"], [each["match"] for each in cluster["transport_socket_matches"]])
+    first, second = (json.dumps(each["transport_socket"]) for each in cluster["transport_socket_matches"])
+    assert '"san_type": "DNS", "matcher": {"exact": "a.example"}' in first
+    assert '"san_type": "IP_ADDRESS", "matcher": {"exact": "::1"}' in second

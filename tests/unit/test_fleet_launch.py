@@ -1,11 +1,13 @@
 """How an instance's process is started."""
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from gapless.core.errors import InstanceFailed
-from gapless.core.model import Address, Instance, Protocol, Release, Service, Upstream
+from gapless.core.model import Address, Instance, Network, Protocol, Release, Service, Upstream
 from gapless.fleet.environment import build_environment, fallback_directories
 from gapless.fleet.launch import argv, check_name, environment, fill
 
@@ -23,6 +25,32 @@ def test_an_app_is_served():
         "py -m gapless serve shop:new --bind 127.0.0.1:2345 --admin unix:/s/run/orders-1.sock --workers 3"
         " --drain 2.5 --start 10"
     )
+
+
+@pytest.mark.parametrize(
+    ("network", "listens", "trusts"),
+    [
+        (Network(bind="10.0.0.5", advertise="10.0.0.5"), "10.0.0.5:2345", ["127.0.0.0/8", "::1", "10.0.0.5"]),
+        (
+            Network(bind="0.0.0.0", advertise="10.0.0.5", trust=("10.0.0.7/32",)),
+            "0.0.0.0:2345",
+            ["127.0.0.0/8", "::1", "10.0.0.5", "10.0.0.7/32"],
+        ),
+        (Network(bind="::", advertise="fd00::5"), "[::]:2345", ["127.0.0.0/8", "::1", "fd00::5"]),
+    ],
+)
+def test_an_instance_listens_on_the_address_of_the_system(network, listens, trusts):
+    found = replace(INSTANCE, address=Address(host=network.advertise, port=2345))
+    words = argv(found, release(app="a:b"), Service(name="orders"), STATE, "py", network)
+    assert words[words.index("--bind") + 1] == listens
+    assert [after for word, after in pairwise(words) if word == "--trust"] == trusts
+    filled = argv(found, release(command=("x", "{host}")), Service(name="orders"), STATE, "py", network)
+    assert filled == ["x", network.bind]
+
+
+def test_one_that_was_recorded_under_other_settings_keeps_its_address():
+    network = Network(bind="0.0.0.0", advertise="10.0.0.5")
+    assert "127.0.0.1:2345" in argv(INSTANCE, release(app="a:b"), Service(name="orders"), STATE, "py", network)
 
 
 def test_so_is_one_of_grpc():

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.core.errors import InstanceFailed
-from gapless.fleet.ports import FEWEST, HOST, LOWEST, Ports, pick, read_outgoing
+from gapless.core.model.network import LOOPBACK
+from gapless.fleet.ports import FEWEST, LOWEST, Ports, pick, read_outgoing
 from gapless.testing.world import FakeWorld
 
 
@@ -27,13 +28,13 @@ def test_the_outgoing_range(tmp_path):
 
 async def test_a_taken_port_is_not_given():
     port = await Ports(FakeWorld(seed=7)).allocate()
-    server = await asyncio.start_server(lambda *_: None, HOST, port)
+    server = await asyncio.start_server(lambda *_: None, LOOPBACK, port)
     async with server:
         assert await Ports(FakeWorld(seed=7)).allocate() != port
 
 
 async def test_no_free_port(monkeypatch):
-    async def never(port):
+    async def never(host, port):
         return False
 
     monkeypatch.setattr("gapless.fleet.ports._is_free", never)

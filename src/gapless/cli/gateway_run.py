@@ -30,7 +30,12 @@ LOOK_S = 0.1
 
 
 def run_command(
-    control: Annotated[str, typer.Option("--control", help="HOST:PORT of gateway.xds of the control plane.")],
+    control: Annotated[
+        list[str],
+        typer.Option(
+            "--control", help="HOST:PORT of gateway.xds of the control plane; repeat it for each that may lead."
+        ),
+    ],
     listen: Annotated[str, typer.Option("--listen", help="Public address of this gateway, IP:PORT.")],
     token_file: Annotated[Pem, typer.Option("--token-file", help="File with the token of gateway.xds.")] = None,
     ca: Annotated[
@@ -69,25 +74,41 @@ def _place(listen: str, zone: str) -> Place:
         raise ConfigError(f"--listen {listen}: {error}", "Write for instance --listen 0.0.0.0:8080.") from error
 
 
-def _control(control: str, token: Pem, ca: Pem, cert: Pem, key: Pem) -> Control:
+def _control(control: list[str], token: Pem, ca: Pem, cert: Pem, key: Pem) -> Control:
     """Raises ConfigError."""
     from gapless.core.errors import ConfigError
-    from gapless.core.model import Address
     from gapless.gateway.envoy.bootstrap import Control
 
-    host, _, port = control.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(f"--control {control} is no address", "Write for instance --control 10.0.0.5:9901.")
     if (cert is None) != (key is None) or (cert and not ca):
         raise ConfigError("--cert belongs with --key, and both with --ca", "Give all three, or only --ca.")
     ca, cert, key = (_readable(option, path) for option, path in (("--ca", ca), ("--cert", cert), ("--key", key)))
     return Control(
-        address=Address(host=host.strip("[]"), port=int(port)),
+        addresses=tuple(dict.fromkeys(map(_asked, control))),
         token=_token(token),
         ca=str(ca or ""),
         cert=str(cert or ""),
         key=str(key or ""),
     )
+
+
+def _asked(control: str) -> Address:
+    """`HOST:PORT`, where the host may be a name, or `[IPv6]:PORT`. Raises ConfigError."""
+    from ipaddress import IPv6Address
+
+    from gapless.core.errors import ConfigError
+    from gapless.core.model import Address
+
+    host, _, port = control.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        host = str(IPv6Address(host[1:-1])) if bracketed else host
+        if not host or (":" in host and not bracketed) or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ValueError(control)
+    except ValueError as error:
+        raise ConfigError(
+            f"--control {control} is no address", "Write for instance --control 10.0.0.5:9901, or [fd00::5]:9901."
+        ) from error
+    return Address(host=host, port=int(port))
 
 
 def _token(path: Pem) -> str:

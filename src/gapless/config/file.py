@@ -22,8 +22,9 @@ from gapless.config.settings.gateway import GatewaySettings
 from gapless.config.stores import located
 from gapless.core import codec
 from gapless.core.errors import ConfigError
-from gapless.core.model import Address, Certificate, Door, Entrance, Service
+from gapless.core.model import Address, Certificate, Door, Entrance, Network, Service
 from gapless.core.model.alert import AlertPolicy
+from gapless.core.model.network import ON_LOOPBACK
 from gapless.core.model.notice import NotifyPolicy
 from gapless.core.tracing import TracePolicy
 
@@ -83,6 +84,7 @@ class System:
     state: Path
     path: Path
     store: str = ""
+    network: Network = ON_LOOPBACK
     registry: Registry | None = None
     """None: the system is in no registry."""
     console: Console | None = field(default_factory=Console)
@@ -176,6 +178,7 @@ def _system(settings: FileSettings, path: Path) -> System:
         state=base / STATE_NAME,
         path=path,
         store=located(settings.store, base),
+        network=settings.network.value(),
         registry=settings.registry.value() if settings.registry else None,
         console=settings.console.value() if settings.console else None,
         alerts=settings.alerts.value(),

@@ -14,7 +14,7 @@ from gapless.config.vault import HttpVault
 from gapless.control.plane import ControlPlane
 from gapless.core.errors import ConfigError
 from gapless.core.events import Events
-from gapless.core.model import Door
+from gapless.core.model import Door, Network
 from gapless.core.ports import Signals, Store, World
 from gapless.core.world import RealWorld
 from gapless.discovery.catalog.catalog import Catalog
@@ -44,9 +44,10 @@ async def compose(
     world = RealWorld()
     for certificate in system.gateway.certificates:
         read_pair(certificate, world.time())  # now, when nothing has begun that would be taken down again
+    check_bind(system.network, world)
     door = await _door(system.gateway.xds, world)
     store = store or await open_store(system.store or str(system.state / "store.db"), world)
-    fleet = LocalFleet(system.state, world, events, {VARIABLE: render(system.tracing)})
+    fleet = LocalFleet(system.state, world, events, {VARIABLE: render(system.tracing)}, system.network)
     gateway = EnvoyGateway(system.gateway.entrance, system.state, world, system.gateway.envoy, events, door=door)
     catalog = _catalog(system, store, world)
     recorder, signals = _signals(system, world)
@@ -85,12 +86,24 @@ def _signals(system: System, world: World) -> tuple[Recorder | None, Signals]:
 
 
 def _catalog(system: System, store: Store, world: World) -> Catalog | None:
-    """The registry of the system, if it has one. Its instances are on this machine, and listen on loopback."""
+    """The registry of the system, if it has one. Its instances are on this machine."""
     registry = system.registry
     if registry is None:
         return None
     itself = Instance(service="consul", id="consul", port=SERVER_PORT)
-    return Catalog(store, world, name=registry.node, datacenter=registry.datacenter, itself=itself)
+    name, address = registry.node, system.network.advertise
+    return Catalog(store, world, name=name, address=address, datacenter=registry.datacenter, itself=itself)
+
+
+def check_bind(network: Network, world: World) -> None:
+    """Raises ConfigError when instances could not listen there."""
+    try:
+        world.free_port(network.bind)
+    except OSError as error:
+        raise ConfigError(
+            f"network.bind: instances cannot listen on {network.bind}: {error.strerror}",
+            "Give an address of this machine (`ip -brief address` lists them), or 0.0.0.0 with network.advertise.",
+        ) from error
 
 
 def make_state(state: Path) -> None:

@@ -1,6 +1,6 @@
 """Where a system lives: the one machine and state directory whose processes and gateway its records are about.
 
-Instances are local processes on loopback. A control plane elsewhere can neither find nor end them, and would start all
+Instances are processes of one machine. A control plane elsewhere can neither find nor end them, and would start all
 of them a second time. So a store that several machines reach remembers the home of the system that it holds.
 """
 

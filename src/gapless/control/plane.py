@@ -115,7 +115,7 @@ class ControlPlane:
         linger_s = system.registry.linger_s if system.registry else 0.0
         settle_s = max(SETTLE_S, linger_s)
         base, state = system.path.parent, system.state
-        start_comparer = start_comparer or comparers(world)
+        start_comparer = start_comparer or comparers(world, system.network)
         self._mirrors = Mirrors(self.records, start_comparer, world, self.events, base=base, state=state)
         mirrors = self._mirrors.targets
         self._router = Router(self.records, traffic, self.feed, world, self.events, settle_s, mirrors)

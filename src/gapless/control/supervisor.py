@@ -127,7 +127,7 @@ class Supervisor:
             id=f"{service.name}-{self._world.token()}",
             service=service.name,
             release=release,
-            address=Address(host="127.0.0.1", port=await self._fleet.allocate()),
+            address=await self._fleet.allocate(),
             since_at=now_at,
             created_at=now_at,
             zone=self._zone(service, release),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from gapless.core.events import Event
-    from gapless.core.model import Instance, Release, RouteTable, Service, Window
+    from gapless.core.model import Address, Instance, Release, RouteTable, Service, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +134,8 @@ class Fleet(Protocol):
         """Make the immutable copy that instances run from. Raises ReleaseError and leaves nothing half-made."""
         ...
 
-    async def allocate(self) -> int:
-        """A loopback port that is free now."""
+    async def allocate(self) -> Address:
+        """Where the next instance can be asked; nobody listens there now."""
         ...
 
     async def start(self, instance: Instance, release: Release, service: Service) -> int:

@@ -60,7 +60,7 @@ class RealWorld:
         return token_hex(4)
 
     def free_port(self, host: str) -> int:
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.bind((host, 0))
             return int(probe.getsockname()[1])
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapless.core.errors import InstanceFailed
-from gapless.core.model import Instance, Protocol, Release, Service
+from gapless.core.model import Instance, Network, Protocol, Release, Service
+from gapless.core.model.network import ON_LOOPBACK
 from gapless.fleet.process import INSTANCE, STATE
 from gapless.service.protect_rules import VARIABLE, render
 
@@ -43,18 +44,21 @@ def is_app(release: Release, service: Service) -> bool:
     return bool(release.app or (service.app and not release.command))
 
 
-def argv(instance: Instance, release: Release, service: Service, state: Path, python: str) -> list[str]:
+def argv(
+    instance: Instance, release: Release, service: Service, state: Path, python: str, network: Network = ON_LOOPBACK
+) -> list[str]:
     """Raises InstanceFailed when the service has nothing to run, or when the state directory's path is too long."""
     if is_app(release, service):
-        return _serve(instance, release.app or service.app, service, state, python)
+        return _serve(instance, release.app or service.app, service, state, python, network)
     words = release.command or service.command
     if not words:
         raise InstanceFailed(f"service {service.name} has neither `app` nor `command`", "Give one in gapless.yaml.")
-    values = {"port": str(instance.address.port), "host": instance.address.host, "state": str(state)}
+    listen = network.listen(instance.address)
+    values = {"port": str(listen.port), "host": listen.host, "state": str(state)}
     return [fill(word, values) for word in words]
 
 
-def _serve(instance: Instance, app: str, service: Service, state: Path, python: str) -> list[str]:
+def _serve(instance: Instance, app: str, service: Service, state: Path, python: str, network: Network) -> list[str]:
     socket = str(admin_socket(state, instance.id))
     if len(socket.encode()) > SOCKET_PATH_LIMIT:
         raise InstanceFailed(
@@ -64,8 +68,10 @@ def _serve(instance: Instance, app: str, service: Service, state: Path, python: 
     return [
         *(python, "-m", "gapless", "serve", app),
         *(("--grpc",) if service.upstream.protocol is Protocol.GRPC else ()),
-        *("--bind", str(instance.address), "--admin", f"unix:{socket}", "--workers", str(service.workers)),
+        *("--bind", str(network.listen(instance.address))),
+        *("--admin", f"unix:{socket}", "--workers", str(service.workers)),
         *("--drain", f"{service.drain_s:g}", "--start", f"{service.start_s:g}"),
+        *(part for each in network.trusted for part in ("--trust", each)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`core.ports.Fleet` on this machine: instances as processes in sessions of their own, on loopback ports.
+"""`core.ports.Fleet` on this machine: instances as processes in sessions of their own, on ports of one address.
 
 They outlive the control plane. The next one finds them again by what was put into their environment, so nothing is
 orphaned and nothing is started twice.
@@ -20,7 +20,8 @@ from typing import Any
 
 from gapless.core.errors import ConfigError, InstanceFailed, InvalidTransition, ReloadRefused
 from gapless.core.events import Event
-from gapless.core.model import Instance, Release, Service, Window
+from gapless.core.model import Address, Instance, Network, Release, Service, Window
+from gapless.core.model.network import ON_LOOPBACK
 from gapless.core.ports import Process, Running, World
 from gapless.fleet import launch, process
 from gapless.fleet.admin import Answer, get, post
@@ -51,16 +52,22 @@ class LocalFleet:
     """`state` is the state directory; `world` and `events` as everywhere. Nothing happens before the first call."""
 
     def __init__(
-        self, state: Path, world: World, events: Callable[[Event], None], told: Mapping[str, str] | None = None
+        self,
+        state: Path,
+        world: World,
+        events: Callable[[Event], None],
+        told: Mapping[str, str] | None = None,
+        network: Network = ON_LOOPBACK,
     ) -> None:
         """`told`: further GAPLESS_ variables that instances are started with."""
+        self._network = network
         self._told = told or {}
         self._state = Path(os.path.realpath(state))
         self._world = world
         self._snapshots = Snapshots(self._state / "releases", self._state, world, events)
         self._records = Records(launch.run_directory(self._state))
         self._logs = Logs(self._state / "logs")
-        self._ports = Ports(world)
+        self._ports = Ports(world, network.bind)
         self._ticks = Ticks()
         self._roster = Roster(self._ticks)
         self._turn = asyncio.Lock()
@@ -91,9 +98,9 @@ class LocalFleet:
 
     # instances
 
-    async def allocate(self) -> int:
+    async def allocate(self) -> Address:
         """See `core.ports.Fleet`."""
-        return await self._ports.allocate()
+        return Address(host=self._network.advertise, port=await self._ports.allocate())
 
     async def start(self, instance: Instance, release: Release, service: Service) -> int:
         """See `core.ports.Fleet`. An ended instance of the same id is started anew, after its leftovers are killed."""
@@ -271,7 +278,7 @@ class LocalFleet:
         python = self._snapshots.python(release.digest)
         isolated = python != sys.executable or sys.prefix != sys.base_prefix
         first = Path(python).parent if isolated else None
-        argv = launch.argv(instance, release, service, self._state, python)
+        argv = launch.argv(instance, release, service, self._state, python, self._network)
         return argv, launch.environment({**os.environ, **self._told}, instance, release, service, self._state, first)
 
     async def _spawn(self, instance: Instance, argv: Sequence[str], env: Mapping[str, str], code: Path) -> Process:

@@ -11,9 +11,9 @@ from collections import deque
 from pathlib import Path
 
 from gapless.core.errors import InstanceFailed
+from gapless.core.model.network import LOOPBACK
 from gapless.core.ports import World
 
-HOST = "127.0.0.1"
 LOWEST = 20_000
 """Well-known servers and their common alternatives listen below."""
 FEWEST = 1_000
@@ -28,19 +28,20 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 class Ports:
     """Hands out ports that are free."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, host: str = LOOPBACK) -> None:
         self._world = world
+        self._host = host
         self._recent: deque[int] = deque(maxlen=REMEMBERED)
 
     async def allocate(self) -> int:
         """A free port. Raises InstanceFailed when none is found."""
         below = read_outgoing(_OUTGOING)
         for _ in range(TRIES):
-            port = pick(self._world.random(), below) or self._world.free_port(HOST)
-            if port not in self._recent and await _is_free(port):
+            port = pick(self._world.random(), below) or self._world.free_port(self._host)
+            if port not in self._recent and await _is_free(self._host, port):
                 self._recent.append(port)
                 return port
-        raise InstanceFailed(f"no free port on {HOST} in {TRIES} tries", "See what listens there: `ss -ltn`.")
+        raise InstanceFailed(f"no free port on {self._host} in {TRIES} tries", "See what listens there: `ss -ltn`.")
 
 
 def pick(dice: float, below: int) -> int:
@@ -57,9 +58,9 @@ def read_outgoing(path: Path) -> int:
         return 0
 
 
-async def _is_free(port: int) -> bool:
+async def _is_free(host: str, port: int) -> bool:
     try:
-        server = await asyncio.start_server(lambda _, writer: writer.close(), HOST, port)
+        server = await asyncio.start_server(lambda _, writer: writer.close(), host, port)
     except OSError:
         return False
     server.close()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import Busy, InstanceFailed, InvalidTransition, ReleaseError, ReloadRefused
-from gapless.core.model import Instance, Release, Service, Window
+from gapless.core.model import Address, Instance, Release, Service, Window
+from gapless.core.model.network import LOOPBACK
 from gapless.core.ports import Running
 from gapless.testing.fleet_suite import FLEET_CHECKS, FleetRig, check_fleet, run_check
 
@@ -83,8 +84,8 @@ class FakeFleet:
         self.snapshots &= keep
         return gone
 
-    async def allocate(self) -> int:
-        return next(self._ports)
+    async def allocate(self) -> Address:
+        return Address(host=LOOPBACK, port=next(self._ports))
 
     async def start(self, instance: Instance, release: Release, service: Service) -> int:
         self.calls.append(("start", instance.id))

@@ -45,7 +45,7 @@ class FleetRig:
     async def instance(self) -> Instance:
         """A new one, not started."""
         name = self.service.name
-        address = Address(host="127.0.0.1", port=await self.fleet.allocate())
+        address = await self.fleet.allocate()
         return Instance(id=f"{name}-{next(self._numbers)}", service=name, release="1", address=address)
 
     async def started(self) -> Instance:
@@ -112,9 +112,9 @@ async def an_absent_source_is_refused(rig: FleetRig) -> None:
     await raises(ReleaseError, rig.fleet.snapshot(rig.service, rig.source / "absent", "1", {}))
 
 
-async def ports_differ(rig: FleetRig) -> None:
-    ports = [await rig.fleet.allocate() for _ in range(5)]
-    require(len(set(ports)) == len(ports), f"a port was handed out twice: {ports}")
+async def addresses_differ(rig: FleetRig) -> None:
+    found = [await rig.fleet.allocate() for _ in range(5)]
+    require(len(set(found)) == len(found), f"an address was handed out twice: {found}")
 
 
 async def a_started_instance_is_listed(rig: FleetRig) -> None:
@@ -226,7 +226,7 @@ FLEET_CHECKS: tuple[FleetCheck, ...] = (
     the_same_content_is_one_snapshot,
     a_release_keeps_the_settings,
     an_absent_source_is_refused,
-    ports_differ,
+    addresses_differ,
     a_started_instance_is_listed,
     a_start_is_idempotent,
     starts_at_once_are_one,

@@ -13,6 +13,7 @@ from gapless.config.settings.console import ConsoleSettings, console_or_off
 from gapless.config.settings.fields import Name, text
 from gapless.config.settings.gateway import GatewaySettings
 from gapless.config.settings.metrics import MetricsSettings
+from gapless.config.settings.network import NetworkSettings
 from gapless.config.settings.notify import NotifySettings
 from gapless.config.settings.registry import RegistrySettings
 from gapless.config.settings.service import ServiceSettings
@@ -25,6 +26,7 @@ class FileSettings(Settings):
 
     system: Annotated[Name, Field(description="Name of the system.", examples=["shop"])]
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The way in.")
+    network: NetworkSettings = Field(default_factory=NetworkSettings, description="Where instances listen.")
     store: Annotated[
         str,
         BeforeValidator(lambda value: store_address(text(value))),

@@ -14,14 +14,14 @@ from gapless.control.gates.process import environment
 from gapless.control.gates.scene import Scene
 from gapless.core import codec
 from gapless.core.errors import GaplessError
-from gapless.core.model import Address
+from gapless.core.model import Address, Network
 from gapless.core.model.mirror import MirrorPlan, MirrorTally
+from gapless.core.model.network import ON_LOOPBACK
 from gapless.core.ports import Process, World
 
 START_S = 60.0
 """It listens after 0.3 s; machines are busy."""
 LONGEST_REPORT = 1 << 20
-HOST = "127.0.0.1"
 
 
 class Comparer(Protocol):
@@ -40,23 +40,25 @@ class Comparer(Protocol):
 StartComparer = Callable[[MirrorPlan, Scene], Awaitable[Comparer]]
 
 
-def comparers(world: World) -> StartComparer:
+def comparers(world: World, network: Network = ON_LOOPBACK) -> StartComparer:
     """Real ones."""
 
     async def start(plan: MirrorPlan, scene: Scene) -> Comparer:
-        return await start_comparer(plan, scene, world)
+        return await start_comparer(plan, scene, world, network)
 
     return start
 
 
-async def start_comparer(plan: MirrorPlan, scene: Scene, world: World) -> ComparerProcess:
+async def start_comparer(
+    plan: MirrorPlan, scene: Scene, world: World, network: Network = ON_LOOPBACK
+) -> ComparerProcess:
     """Until it listens. Raises GaplessError when it does not; then nothing is left."""
     plans_in, plans_out = os.pipe()
     reports_in, reports_out = os.pipe()
     os.set_blocking(plans_out, False)
     reports = await _reader(reports_in)
     try:
-        process = await _spawn(scene, world, plans_in, reports_out)
+        process = await _spawn(scene, world, plans_in, reports_out, network.bind)
     except BaseException:
         os.close(plans_out)
         reports.close()
@@ -64,7 +66,7 @@ async def start_comparer(plan: MirrorPlan, scene: Scene, world: World) -> Compar
     finally:
         os.close(plans_in)
         os.close(reports_out)
-    comparer = ComparerProcess(process, plans_out, reports)
+    comparer = ComparerProcess(process, plans_out, reports, network.advertise)
     comparer.follow(plan)
     try:
         await comparer.listen(scene)
@@ -85,10 +87,11 @@ class _Reports:
 class ComparerProcess:
     """Made by `start_comparer`."""
 
-    def __init__(self, process: Process, plans: int, reports: _Reports) -> None:
+    def __init__(self, process: Process, plans: int, reports: _Reports, host: str) -> None:
         self._process = process
         self._plans = plans
         self._reports = reports
+        self._host = host
         self._port = 0
         self._tally = MirrorTally()
         self._reading: asyncio.Task[None] | None = None
@@ -105,7 +108,7 @@ class ComparerProcess:
 
     @property
     def address(self) -> Address | None:
-        return None if self._reading is None or self._reading.done() else Address(host=HOST, port=self._port)
+        return None if self._reading is None or self._reading.done() else Address(host=self._host, port=self._port)
 
     @property
     def tally(self) -> MirrorTally:
@@ -137,10 +140,10 @@ class ComparerProcess:
 LOG = "comparer.log"
 
 
-async def _spawn(scene: Scene, world: World, plans: int, reports: int) -> Process:
+async def _spawn(scene: Scene, world: World, plans: int, reports: int, bind: str) -> Process:
     scene.scratch.mkdir(parents=True, exist_ok=True)
     log = scene.scratch / LOG
-    argv = [sys.executable, "-P", "-m", "gapless.gateway.mirror", str(plans), str(reports)]
+    argv = [sys.executable, "-P", "-m", "gapless.gateway.mirror", str(plans), str(reports), bind]
     try:
         env = environment(os.environ, scene, Path(os.devnull))
         return await world.spawn(argv, env=env, cwd=scene.base, output=log, pass_fds=(plans, reports))

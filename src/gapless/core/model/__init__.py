@@ -12,6 +12,7 @@ from gapless.core.model.change import Change, Difference, Undo
 from gapless.core.model.gates import Gate, GateKind, GateResult, GateState, MirrorRule
 from gapless.core.model.gateway import Certificate, Cors, Door, Entrance, Fault, Protocol, Upstream
 from gapless.core.model.metric import DerivedMetric
+from gapless.core.model.network import Network
 from gapless.core.model.rollout import (
     Amount,
     Approval,
@@ -81,6 +82,7 @@ __all__ = [
     "MetricEvidence",
     "MetricRule",
     "MirrorRule",
+    "Network",
     "NoEvidence",
     "Objective",
     "Opening",

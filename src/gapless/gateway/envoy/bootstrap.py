@@ -50,8 +50,8 @@ _COUNTED_PER_CLUSTER = (
 class Control:
     """Where a gateway elsewhere is told its routes, and what it shows there. The paths are absolute, of PEM files."""
 
-    address: Address
-    """Its host may also be a name."""
+    addresses: tuple[Address, ...]
+    """Of control planes that take turns: one of them leads, and only that one is there. A host may also be a name."""
     token: str = field(default="", repr=False)
     ca: str = ""
     """With it, the control plane must show a certificate of one of these for its host."""
@@ -61,14 +61,16 @@ class Control:
 
 def bootstrap(xds_socket: str) -> dict[str, Any]:
     """envoy.config.bootstrap.v3.Bootstrap; `xds_socket` is relative to Envoy's working directory."""
-    return _bootstrap({"id": NAME, "cluster": NAME}, _control("STATIC", {"pipe": {"path": xds_socket}}), "")
+    return _bootstrap(
+        {"id": NAME, "cluster": NAME}, _control("STATIC", {"endpoint": {"address": {"pipe": {"path": xds_socket}}}}), ""
+    )
 
 
 def bootstrap_away(control: Control, name: str, place: Place) -> dict[str, Any]:
     """The same for a gateway elsewhere, which says by its node's metadata where it is."""
     metadata = {LISTEN: str(place.listen), ZONE: place.zone}
-    address = {"socket_address": {"address": control.address.host, "port_value": control.address.port}}
-    cluster = _control("STRICT_DNS", address, CALM) | (_tls(control) if control.ca else {})
+    cluster = _control("STRICT_DNS", *map(_place, control.addresses), http2=CALM)
+    cluster |= {"dns_lookup_family": "ALL"} | (_tls(control) if control.ca else {})
     return _bootstrap({"id": name, "cluster": NAME, "metadata": metadata}, cluster, control.token)
 
 
@@ -119,9 +121,23 @@ def _ads(token: str) -> dict[str, Any]:
     }
 
 
+def _place(address: Address) -> dict[str, Any]:
+    """An envoy.config.endpoint.v3.LbEndpoint, which says by its metadata whose certificate it must show."""
+    where = {"socket_address": {"address": address.host, "port_value": address.port}}
+    return {"endpoint": {"address": where}, "metadata": {"filter_metadata": {_MATCH: {_HOST: address.host}}}}
+
+
+_MATCH, _HOST = "envoy.transport_socket_match", "host"
+
+
 def _tls(control: Control) -> dict[str, Any]:
+    hosts = dict.fromkeys(address.host for address in control.addresses)
+    matches = [{"name": host, "match": {_HOST: host}, "transport_socket": _shown_by(control, host)} for host in hosts]
+    return {"transport_socket_matches": matches}
+
+
+def _shown_by(control: Control, host: str) -> dict[str, Any]:
     """It must be the host that was asked for; we show a certificate of our own if there is one."""
-    host = control.address.host
     kind = "IP_ADDRESS" if _is_ip(host) else "DNS"
     trust = {
         "trusted_ca": {"filename": control.ca},
@@ -134,7 +150,7 @@ def _tls(control: Control) -> dict[str, Any]:
         "common_tls_context": {**context, "alpn_protocols": ["h2"]},
         **({"sni": host} if kind == "DNS" else {}),
     }
-    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": config}}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": config}
 
 
 def _is_ip(host: str) -> bool:
@@ -145,9 +161,8 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _control(kind: str, address: dict[str, Any], http2: dict[str, Any] | None = None) -> dict[str, Any]:
+def _control(kind: str, *endpoints: dict[str, Any], http2: dict[str, Any] | None = None) -> dict[str, Any]:
     options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    endpoint = {"endpoint": {"address": address}}
     return {
         "name": NAME,
         "type": kind,
@@ -158,7 +173,7 @@ def _control(kind: str, address: dict[str, Any], http2: dict[str, Any] | None = 
                 "explicit_http_config": {"http2_protocol_options": http2 or {}},
             }
         },
-        "load_assignment": {"cluster_name": NAME, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": NAME, "endpoints": [{"lb_endpoints": list(endpoints)}]},
     }
 
 

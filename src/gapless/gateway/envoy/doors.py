@@ -92,7 +92,7 @@ class Doors:
     async def _open_away(self, grpc: Any, door: Door) -> None:
         server = grpc.aio.server(options=AWAY_OPTIONS)
         server.add_generic_rpc_handlers(self._handlers(grpc, away=True))
-        where = f"[{door.listen.host}]:{door.listen.port}" if ":" in door.listen.host else str(door.listen)
+        where = str(door.listen)
         try:
             if door.cert:
                 server.add_secure_port(where, _credentials(grpc, door))

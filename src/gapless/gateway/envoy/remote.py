@@ -1,4 +1,5 @@
-"""A gateway elsewhere: an Envoy that a control plane at another address tells what to do (`gapless gateway run`)."""
+"""A gateway elsewhere: an Envoy that a control plane at another address tells what to do (`gapless gateway run`). Of
+several that take turns it follows the one that leads: the others do not listen, and it asks one after the other."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import GaplessError, GatewayMissing, PortTaken
+from gapless.core.model import Address
 from gapless.core.ports import World
 from gapless.gateway.envoy import admin
 from gapless.gateway.envoy.bootstrap import ADMIN_SOCKET, Control, bootstrap_away, default_workers
@@ -143,26 +145,36 @@ async def probe(control: Control, world: World) -> None:
         raise GatewayMissing(f"the gateway's packages are not installed: {error}") from error
     until = world.now() + CONTROL_S
     while True:
-        said = await _asked(grpc, control)
-        if said is None:
+        answers = await asyncio.gather(*(_asked(grpc, control, address) for address in control.addresses))
+        refusals = dict(zip(control.addresses, answers, strict=True))
+        if None in answers:
             return
-        status, text = said
-        if status == grpc.StatusCode.UNAUTHENTICATED:
-            raise GaplessError(
-                f"the control plane at {control.address} refuses us: {text}",
-                "Give the token that gateway.xds in its gapless.yaml refers to, by --token-file.",
-            )
+        _raise_refused(grpc, refusals)
         if world.now() > until:
+            words = "; ".join(f"{address}: {said[1]}" for address, said in refusals.items() if said)
             raise GaplessError(
-                f"the control plane at {control.address} does not answer within {CONTROL_S:g} s: {text}",
-                "Is it running, with gateway.xds there? With tls: give --ca, and --cert and --key if it asks for them.",
+                f"no control plane answers within {CONTROL_S:g} s: {words}",
+                "Does one run, with gateway.xds there? With tls: give --ca, and --cert and --key if it asks for them.",
             )
         await world.sleep(POLL_S)
 
 
-async def _asked(grpc: Any, control: Control) -> tuple[Any, str] | None:
-    """(status, words) of a refusal; None: it would have us. It is sent an access log without entries, in one piece."""
-    channel = _channel(grpc, control)
+def _raise_refused(grpc: Any, refusals: Mapping[Address, _Refusal | None]) -> None:
+    for address, said in refusals.items():
+        if said and said[0] == grpc.StatusCode.UNAUTHENTICATED:
+            raise GaplessError(
+                f"the control plane at {address} refuses us: {said[1]}",
+                "Give the token that gateway.xds in its gapless.yaml refers to, by --token-file.",
+            )
+
+
+_Refusal = tuple[Any, str]
+"""Status and words."""
+
+
+async def _asked(grpc: Any, control: Control, address: Address) -> _Refusal | None:
+    """None: it would have us. It is sent an access log without entries, in one piece."""
+    channel = _channel(grpc, control, address)
     shown = ((AUTHORIZATION, f"Bearer {control.token}"),) if control.token else ()
     try:
         call = channel.unary_unary(f"/{ACCESS_LOG}AccessLogService/StreamAccessLogs")
@@ -174,11 +186,10 @@ async def _asked(grpc: Any, control: Control) -> tuple[Any, str] | None:
     return None
 
 
-def _channel(grpc: Any, control: Control) -> Any:
-    where = f"{control.address.host}:{control.address.port}"
+def _channel(grpc: Any, control: Control, address: Address) -> Any:
     options = (("grpc.enable_http_proxy", 0),)  # Envoy will not take a proxy either
     if not control.ca:
-        return grpc.aio.insecure_channel(where, options=options)
+        return grpc.aio.insecure_channel(str(address), options=options)
     pair = (Path(control.key).read_bytes(), Path(control.cert).read_bytes()) if control.cert else (None, None)
     credentials = grpc.ssl_channel_credentials(Path(control.ca).read_bytes(), *pair)
-    return grpc.aio.secure_channel(where, credentials, options=options)
+    return grpc.aio.secure_channel(str(address), credentials, options=options)

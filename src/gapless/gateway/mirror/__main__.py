@@ -1,4 +1,5 @@
-"""The comparer's process: `python -m gapless.gateway.mirror PLANS REPORTS`, two descriptors of pipes.
+"""The comparer's process: `python -m gapless.gateway.mirror PLANS REPORTS HOST`, two descriptors of pipes and
+the address of this machine that it listens on.
 
 A line of `PLANS` is a plan; it ends with its last writer, and so does this process: nothing is left behind by a control
 plane that is killed. A line of `REPORTS` is first the port that is listened on, then a tally, twice a second at most.
@@ -22,11 +23,11 @@ REPORT_S = 0.5
 LONGEST_PLAN = 1 << 20
 
 
-async def main(plans: int, reports: int) -> None:
+async def main(plans: int, reports: int, host: str) -> None:
     world = RealWorld()
     lines = await _reader(plans)
     comparer = Comparer(world, codec.decode(await lines.readline(), MirrorPlan))
-    server = uvicorn.Server(_config(comparer))
+    server = uvicorn.Server(_config(comparer, host))
     serving = asyncio.create_task(server.serve())
     while not server.started and not serving.done():
         await world.sleep(0.01)
@@ -41,10 +42,10 @@ async def main(plans: int, reports: int) -> None:
         await asyncio.gather(serving, reporting, return_exceptions=True)
 
 
-def _config(comparer: Comparer) -> uvicorn.Config:
+def _config(comparer: Comparer, host: str) -> uvicorn.Config:
     return uvicorn.Config(
         comparer,
-        host="127.0.0.1",
+        host=host,
         port=0,
         log_config=None,
         access_log=False,
@@ -81,4 +82,4 @@ async def _report(server: uvicorn.Server, comparer: Comparer, descriptor: int, w
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
