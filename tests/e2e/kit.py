@@ -69,6 +69,8 @@ class System:
             CONFIG.format(port=self.port, source=self.directory / "v1", strategy=strategy, start=start)
         )
         self.output = directory / "up.log"
+        self.inside: tuple[str, ...] = ()
+        """Before `gapless up`: on which machine it runs."""
         self._up: subprocess.Popen[bytes] | None = None
 
     @property
@@ -87,7 +89,8 @@ class System:
         if self._up is not None:
             self._up.wait(LIMIT_S)
         with self.output.open("ab") as output:
-            self._up = subprocess.Popen(self.argv("up", *more), stdout=output, stderr=output, cwd=self.directory)
+            argv = [*self.inside, *self.argv("up", *more)]
+            self._up = subprocess.Popen(argv, stdout=output, stderr=output, cwd=self.directory)
         return self._up
 
     def up(self) -> None:

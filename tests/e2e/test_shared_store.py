@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from gapless.control.leader import HOLD_S, LEASE_S
+from tests.e2e.gateways_kit import Edge, load, obeying, with_door
 from tests.e2e.kit import System, lost, until
 from tests.integration.etcd_kit import Etcd
+from tests.ports import free_port
 
 ANSWER_S = 10.0
 TAKEOVER_S = LEASE_S + 10.0
@@ -155,6 +157,44 @@ def kill_and_restart_all(etcd: Etcd) -> None:
         member.start()
     for member in etcd.members:
         member.wait_healthy()
+
+
+@pytest.mark.promise
+@pytest.mark.timeout(300)
+def test_a_gateway_elsewhere_follows_whoever_leads(system: System, planes: Planes) -> None:
+    """Each control plane serves gateways at another address, as on another machine."""
+    token, doors = system.directory / "token", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with_door(system, doors[0], token)
+    edge = Edge(token, "edge", f"127.0.0.1:{free_port()}", *doors)
+    first = planes.start()
+    planes.until_led_by(first)
+    edge.start()
+    try:
+        with load(edge, system.directory / "edge.jsonl") as requests:
+            second = move_door(system, planes, *doors)
+            first.kill()
+            first.wait()
+            planes.until_led_by(second)
+            until(lambda: obeying(system) == {"gapless", "edge"}, "the gateway's return", edge.output)
+            assert system.run("scale", "web", "3").returncode == 0
+            until(lambda: system.status()["services"]["web"]["ready"] == 3, "third instance", system.output)
+            until(lambda: obeying(system) == {"gapless", "edge"}, "the gateway's word", edge.output)
+            third = move_door(system, planes, *reversed(doors))
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(TAKEOVER_S) == 0
+            planes.until_led_by(third)
+            until(lambda: obeying(system) == {"gapless", "edge"}, "the gateway's second return", edge.output)
+        assert lost(requests) == []
+    finally:
+        assert edge.end() == 0, edge.output.read_text()
+
+
+def move_door(system: System, planes: Planes, old: str, new: str) -> subprocess.Popen[bytes]:
+    """A control plane that stands by, and is to serve gateways at the new address."""
+    system.file.write_text(system.file.read_text().replace(old, new))
+    process = planes.start()
+    planes.until_standing_by(process)
+    return process
 
 
 def test_ctrl_c_hands_over_another_place_is_refused_and_down_ends_all(
