@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gapless.core.model import bucket_of
 from tests.e2e.kit import System, lost, until
 
 WEB = """\
@@ -69,9 +70,10 @@ def newest(system: System, service: str = "web") -> Any:
     return system.json("rollout", service)
 
 
-def asked(system: System, release: str = "") -> str:
+def asked(system: System, release: str = "", user: str = "") -> str:
     """Who answers a request."""
-    request = urllib.request.Request(system.url, headers={"x-gapless-release": release} if release else {})
+    told = {"x-gapless-release": release, "x-user-id": user}
+    request = urllib.request.Request(system.url, headers={name: value for name, value in told.items() if value})
     with urllib.request.urlopen(request, timeout=10) as response:
         return str(response.read().decode())
 
@@ -88,11 +90,37 @@ def test_blue_green_is_looked_at_approved_switched_and_returned_at_once(system: 
         assert system.ended_rollout()["state"] == "promoted"
         assert newest(system)["approvals"][0]["why"] == "looks good"
         assert len(system.status()["services"]["web"]["instances"]) >= 4
+        divided_by_hand(system, before)
         done = system.run("rollback", "web", "--why", "not so good")
     assert done.returncode == 0, done.stderr
     assert asked(system) == "v1"
     assert lost(requests) == []
     assert {r["release"] for r in requests} == {before, "green"}
+
+
+def divided_by_hand(system: System, before: str) -> None:
+    """Some users come back to the pool that is kept, those that came last; they stay there while the control plane is
+    killed, until the change is undone."""
+    users = [f"u{n}" for n in range(50)]
+    wanted = {user: "green" if bucket_of(user, "web-1") < 7_000 else "v1" for user in users}
+
+    def placed() -> dict[str, str]:
+        return {user: asked(system, user=user) for user in users}
+
+    done = system.run("split", "web", f"{before}=30", "green=60")
+    assert (done.returncode, f"Write for instance {before}=30 green=70" in done.stderr) == (2, True), done.stderr
+    done = system.run("split", "web", f"{before}=30", "green=70", "--why", "one more look")
+    assert done.returncode == 0, done.stderr
+    until(lambda: placed() == wanted, "split by hand", system.output)
+    system.kill_control()
+    assert placed() == wanted
+    system.up()
+    assert placed() == wanted
+    assert system.json("split", "web")["shares"] == {"green": 0.7, before: 0.3}
+    change = next(each for each in system.json("changes") if each["what"].startswith("split web"))
+    assert (change["why"], bool(change["who"])) == ("one more look", True)
+    assert system.run("undo", str(change["number"])).returncode == 0
+    until(lambda: set(placed().values()) == {"green"}, "return of the users", system.output)
 
 
 def test_a_dry_run_tells_the_steps_and_changes_nothing(system: System) -> None:

@@ -15,7 +15,7 @@ from gapless.api.body import author_of, json_of
 from gapless.api.lines import Lines
 from gapless.control.plane import ControlPlane
 from gapless.control.rollouts import Order, Terms, shown
-from gapless.control.status import outline_status, rollout_view
+from gapless.control.status import outline_status, rollout_view, split_status
 from gapless.core.errors import GaplessError, UnknownName
 from gapless.core.model import Rollout
 
@@ -27,6 +27,8 @@ def rollout_routes(plane: ControlPlane) -> list[Route]:
         Route("/v1/rollouts", api.rollouts),
         Route("/v1/services/{service}/deploy", api.deploy, methods=["POST"]),
         Route("/v1/services/{service}/rollback", api.rollback, methods=["POST"]),
+        Route("/v1/services/{service}/split", api.split),
+        Route("/v1/services/{service}/split", api.divide, methods=["POST"]),
         Route("/v1/services/{service}/rollout", api.rollout),
         Route("/v1/services/{service}/rollouts/{number:int}", api.follow),
         Route("/v1/services/{service}/rollout/{verb}", api.steer, methods=["POST"]),
@@ -63,6 +65,16 @@ class _Rollouts:
     async def rollback(self, request: Request) -> Response:
         author = author_of(await json_of(request))
         return JSONResponse(self._view(await self._plane.rollouts.rollback(request.path_params["service"], author)))
+
+    async def split(self, request: Request) -> Response:
+        return JSONResponse(split_status(self._plane.splits.shown(request.path_params["service"])))
+
+    async def divide(self, request: Request) -> Response:
+        """`{shares: [[release, percent], …]}`."""
+        body = await json_of(request)
+        shares = [(str(release), float(percent)) for release, percent in body.get("shares", ())]
+        divided = await self._plane.splits.divide(request.path_params["service"], shares, author_of(body))
+        return JSONResponse(split_status(divided))
 
     async def steer(self, request: Request) -> Response:
         """`{override}`: why no window or freeze is to hold it back."""

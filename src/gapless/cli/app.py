@@ -20,6 +20,7 @@ VERBS = {
         "preflight",
         "deploy",
         "rollout",
+        "split",
         "gate",
         "rollback",
         "changes",

@@ -93,7 +93,7 @@ def describe(rollout: dict[str, Any]) -> str:
     if rollout["state"] in ENDED or rollout["state"] == "finishing":
         outcome = "refused" if rollout["refused"] else rollout["state"]
         return f"{head}{outcome}: {rollout['reason']}{_kept(rollout)}"
-    paused = " (paused)" if rollout["paused"] else ""
+    paused = f" (paused{', by hand' if rollout.get('by_hand') else ''})" if rollout["paused"] else ""
     waits = f", waits for {rollout['waiting']}" if rollout.get("waiting") and not paused else ""
     if rollout["state"] == "shifting":
         return f"{head}{_share(rollout['share'])} of users{paused}{waits}"

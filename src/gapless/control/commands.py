@@ -129,7 +129,7 @@ class Commands:
         newest = self._records.rollout(name)
         return newest if newest and not newest.state.ended else None
 
-    def _moving(self, name: str) -> Rollout | None:
+    def moving(self, name: str) -> Rollout | None:
         """The rollout under way, once it has begun."""
         active = self.active(name)
         return active if active and active.state is not RolloutState.SCHEDULED else None
@@ -152,7 +152,7 @@ class Commands:
 
     def refuse_when_busy(self, name: str, *, scheduled: bool = False) -> None:
         """One change of a service at a time. Raises Busy. `scheduled`: a rollout whose time has not come counts."""
-        active = self.active(name) if scheduled else self._moving(name)
+        active = self.active(name) if scheduled else self.moving(name)
         if active:
             raise Busy(
                 f"rollout {active.number} of {name} ({active.before} → {active.after}) is under way",
@@ -184,7 +184,7 @@ class Commands:
     def sized(self, service: Service) -> Pool:
         """The instances that a definition asks for; a rollout under way has planned with those it found."""
         pool, split = self._records.pool(service.name), self.split(service.name)
-        if pool and self._moving(service.name):
+        if pool and self.moving(service.name):
             return pool
         sizes = {**self._kept_pool(service.name, pool), split.stable: service.instances}
         return Pool(service=service.name, sizes=sizes)

@@ -39,6 +39,7 @@ from gapless.control.router import SETTLE_S, Feed, Router
 from gapless.control.sampler import Sampler
 from gapless.control.scraper import NoSignals
 from gapless.control.shutdown import impatiently, stop_instances
+from gapless.control.splits import SplitCommands
 from gapless.control.stager import Stager
 from gapless.control.status import service_status
 from gapless.control.supervisor import Supervisor
@@ -127,7 +128,8 @@ class ControlPlane:
         """Where the web console is, once somebody serves one."""
         self.publisher = Publisher(self.records, system.state / "config", world)
         self.config = ConfigCommands(self.records, self.publisher, self.commands, world, self.events)
-        self.undoing = Undoing(self.records, self.commands, self.rollouts, self.config, world, self.events)
+        self.splits = SplitCommands(self.records, self.commands, self.rollouts)
+        self.undoing = Undoing(self.records, self.commands, self.rollouts, self.config, self.splits, world, self.events)
         self.dry_run = DryRun(self.records, self.commands, self.rollouts, self._figures, world)
         self._stager = Stager(self.records, self.publisher, self._figures, world, self.events)
         self._sampler = Sampler(self.records, signals or recorder, queries, world)

@@ -16,6 +16,7 @@ from gapless.core.errors import Busy, ConfigError, Frozen, InvalidTransition, Re
 from gapless.core.events import ChangeRecorded, Events, RolloutChanged
 from gapless.core.model import Calendar, Release, Rollout, RolloutState, Service, Train
 from gapless.core.ports import World
+from gapless.rollout.by_hand import beside, told
 from gapless.rollout.calendar import closed
 from gapless.rollout.commands import FORWARD, steer
 from gapless.rollout.undo import undo
@@ -93,9 +94,18 @@ class RolloutCommands:
         for name in names:
             self._commands.known(name)
             self._commands.refuse_when_busy(name, scheduled=True)
+            self._refuse_when_divided(name)
         self._refuse_train(names, terms.train)
         if not terms.scheduled:
-            self._refuse_when_closed(names, terms.override)
+            self.refuse_when_closed(names, terms.override)
+
+    def _refuse_when_divided(self, name: str) -> None:
+        split = self._records.split(name)
+        if split and (others := beside(split)):
+            raise Busy(
+                f"{told(others)} of {name}'s users were given by hand to another release than {split.stable}",
+                f"`gapless split {name} {split.stable}=100` gives them back.",
+            )
 
     def _refuse_train(self, names: Sequence[str], train: str) -> None:
         if len(names) > 1 and not train:
@@ -105,7 +115,8 @@ class RolloutCommands:
         if train and (self._records.train(train) or self._records.service(train)):
             raise Busy(f"the name {train!r} is taken", "Choose another one for the train: it is never used again.")
 
-    def _refuse_when_closed(self, names: Sequence[str], override: str) -> None:
+    def refuse_when_closed(self, names: Sequence[str], override: str) -> None:
+        """Raises Frozen."""
         shut = closed(self.calendars(names), self._world.time())
         if shut and not override:
             raise Frozen(str(shut))
@@ -219,7 +230,7 @@ class RolloutCommands:
     def _steered(self, rollouts: Sequence[Rollout], verb: str, author: Author, override: str) -> list[Rollout]:
         """Those of a train that can do it. Raises InvalidTransition when none can."""
         if verb in HURRIED and not all(each.override for each in rollouts):
-            self._refuse_when_closed([each.service for each in rollouts], override)
+            self.refuse_when_closed([each.service for each in rollouts], override)
         done, refused = [], InvalidTransition("there is nothing to steer")
         for rollout in rollouts:
             try:

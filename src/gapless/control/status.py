@@ -9,7 +9,7 @@ import msgspec
 
 from gapless.control.records import Records
 from gapless.core.configured import Config, ConfigStage
-from gapless.core.model import BUCKETS, GateResult, Instance, Phase, Rollout, RolloutState, Service
+from gapless.core.model import BUCKETS, GateResult, Instance, Phase, Rollout, RolloutState, Service, Split
 from gapless.rollout.bake import baking
 from gapless.rollout.gates import names
 from gapless.rollout.outline import Outline
@@ -29,6 +29,12 @@ def service_status(records: Records, service: Service) -> dict[str, Any]:
         "rollout": rollout_view(records, newest) if (newest := records.rollout(service.name)) else None,
         "config": config_status(records.config(service.name)),
     }
+
+
+def split_status(split: Split) -> dict[str, Any]:
+    """The shares (0…1) that are wanted."""
+    shares = {release: weight / BUCKETS for release, weight in split.weights}
+    return {"service": split.service, "stable": split.stable, "shares": shares}
 
 
 def config_status(config: Config) -> dict[str, Any]:
@@ -126,6 +132,7 @@ def rollout_status(rollout: Rollout) -> dict[str, Any]:
         "share": weight_of(rollout) / BUCKETS,
         "paused": rollout.paused,
         "paused_until_at": rollout.paused_until_at,
+        "by_hand": rollout.by_hand >= 0,
         "waiting": rollout.waiting,
         "begin_at": rollout.begin_at,
         "override": rollout.override,

@@ -106,6 +106,8 @@ def _undo(before: Records, after: Records, gone: frozenset[str]) -> Undo | None:
 def _of_rollout(old: Any, new: Rollout) -> Undo | None:
     if old is None:
         return Undo(act="rollout")
+    if isinstance(old, Rollout) and old.paused and new.paused and old.by_hand != new.by_hand:
+        return Undo(act="share", before_number=old.by_hand, after_number=new.by_hand)
     if isinstance(old, Rollout) and old.paused != new.paused and not new.state.ended:
         return Undo(act="steer", verb="pause" if old.paused else "resume") if _moves(old) and _moves(new) else None
     by_hand = isinstance(old, Rollout) and not old.winner and new.winner == new.after and _moves(new)
@@ -140,7 +142,7 @@ def _of_config(old: Any, new: Config) -> Undo | None:
 
 
 def _of_records(before: Records, after: Records, gone: frozenset[str]) -> Undo | None:
-    keys = {*after, *gone}
+    keys = {key for key in (*after, *gone) if key in gone or before.get(key) != after[key]}
     if not keys or any(key.partition("/")[0] not in RESTORED_AS_THEY_WERE for key in keys):
         return None
     return Undo(

@@ -12,10 +12,11 @@ from gapless.control.commands import Author, Commands
 from gapless.control.configure import ConfigCommands, Wanted
 from gapless.control.records import KINDS, Records, persist
 from gapless.control.rollouts import RolloutCommands
+from gapless.control.splits import SplitCommands
 from gapless.core import codec
 from gapless.core.errors import InvalidTransition, UnknownName
 from gapless.core.events import ChangeRecorded, Events
-from gapless.core.model import Change, Rollout, RolloutState, Service, Undo
+from gapless.core.model import Change, Rollout, RolloutState, Service, Split, Undo
 from gapless.core.ports import World
 
 
@@ -69,6 +70,7 @@ class Undoing:
         commands: Commands,
         rollouts: RolloutCommands,
         config: ConfigCommands,
+        splits: SplitCommands,
         world: World,
         events: Events,
     ) -> None:
@@ -76,6 +78,7 @@ class Undoing:
         self._rollouts = rollouts
         self._commands = commands
         self._config = config
+        self._splits = splits
         self._world = world
         self._events = events
 
@@ -108,6 +111,7 @@ class Undoing:
         return {
             "rollout": self._rollout,
             "steer": self._steer,
+            "share": self._share,
             "service": self._service,
             "config": self._configuration,
             "records": self._restore,
@@ -159,13 +163,27 @@ class Undoing:
             )
 
     async def _steer(self, change: Change, undo: Undo, author: Author) -> Rollout | None:
+        self._under_way(change)
+        return await self._rollouts.steer(change.service, undo.verb, author)
+
+    async def _share(self, change: Change, undo: Undo, author: Author) -> None:
+        active = self._under_way(change)
+        if not active.paused or active.by_hand != undo.after_number:
+            raise InvalidTransition(
+                f"change {change.number} has no effect any more: the rollout has another share of the users by now",
+                f"See `gapless changes --service {change.service}` for what came after it.",
+            )
+        what = f"undo change {change.number}: {change.what}"
+        await self._splits.put_back(active, undo.before_number, author, what)
+
+    def _under_way(self, change: Change) -> Rollout:
         active = self._records.rollout(change.service)
         if active is None or active.number != change.rollout or active.state.ended:
             raise InvalidTransition(
                 f"change {change.number} cannot be undone: rollout {change.rollout} of {change.service} has ended",
                 f"See `gapless rollout {change.service}`.",
             )
-        return await self._rollouts.steer(change.service, undo.verb, author)
+        return active
 
     async def _service(self, change: Change, undo: Undo, author: Author) -> None:
         service = self._commands.known(change.service)
@@ -199,6 +217,7 @@ class Undoing:
             _unchanged(change, undo, now)
             values = [_value(key, text) for key, text in undo.before.items() if text]
             gone = [_value(key, text) for key, text in undo.after.items() if not undo.before[key]]
+            values += [self._splits.pool_for(split) for split in values if isinstance(split, Split)]
             again = Change(
                 number=self._records.next_change(),
                 at=self._world.time(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from gapless.core.model import Objective, Pool, Rollout, RolloutState, Window
 from gapless.rollout import analysis
 from gapless.rollout.analysis import Decision, Verdict
+from gapless.rollout.by_hand import beside
 from gapless.rollout.observed import Observed
 from gapless.rollout.scene import Act, Outcome, title
 
@@ -66,9 +67,10 @@ def _baked(rollout: Rollout, verdict: Verdict, what: str, now_at: float) -> Outc
 
 
 def _emptied(rollout: Rollout, observed: Observed, now_at: float) -> Outcome:
-    """The old pool goes when its time is over."""
+    """The old pool goes when its time is over, and nobody is sent there, as somebody may have asked by hand."""
     instances = kept(rollout, observed.pool)
-    if not instances or observed.pool is None or now_at < rollout.ended_at + rollout.policy.keep_s:
+    asked = any(rollout.before in beside(split) for split in (observed.split, observed.applied))
+    if not instances or observed.pool is None or asked or now_at < rollout.ended_at + rollout.policy.keep_s:
         return Outcome(rollout=rollout)
     sizes = {release: size for release, size in observed.pool.sizes.items() if release != rollout.before}
     what = f"{title(rollout)}: {instances} instances of {rollout.before} are drained"

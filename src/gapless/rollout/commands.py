@@ -22,11 +22,12 @@ def pause(rollout: Rollout) -> Rollout:
 
 
 def resume(rollout: Rollout, now_at: float) -> Rollout:
-    """Go on; the policy's patience begins anew."""
+    """Go on, from the present step's share; the policy's patience begins anew."""
     _moving(rollout, "resumed")
     if not rollout.paused:
         return rollout
-    return replace(rollout, paused=False, paused_until_at=0.0, since_at=now_at, waiting="")
+    resumed = replace(rollout, paused=False, paused_until_at=0.0, since_at=now_at, waiting="")
+    return resumed if rollout.by_hand < 0 else replace(resumed, by_hand=-1, applied_at=0.0)
 
 
 def abort(rollout: Rollout, reason: str, now_at: float) -> Rollout:
@@ -118,6 +119,7 @@ def decide(rollout: Rollout, winner: str, reason: str, now_at: float, log: str =
         applied_at=0.0,
         paused=False,
         paused_until_at=0.0,
+        by_hand=-1,
         waiting="",
     )
 

@@ -16,7 +16,10 @@ def whole_plan(rollout: Rollout) -> Plan:
 
 
 def weight_of(rollout: Rollout) -> int:
-    """The new release's share of the users at the present step, in buckets of 10,000; 0 before the first."""
+    """The new release's share of the users, in buckets of 10,000: that of the present step, unless another one was
+    given by hand; 0 before the first."""
+    if rollout.by_hand >= 0:
+        return rollout.by_hand
     return plan_of(rollout)[rollout.step].weight if rollout.step >= 0 else 0
 
 

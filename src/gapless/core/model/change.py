@@ -19,7 +19,8 @@ class Difference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo:
     """What would take a change back. `act`: `rollout` (it began the change's rollout), `steer` (by `verb`), `service`
-    or `records` (put `before` back where `after` still stands), `config` (go back to the revision `before_number`)."""
+    or `records` (put `before` back where `after` still stands), `share` (of the users, in a paused rollout, likewise),
+    `config` (go back to the revision `before_number`)."""
 
     act: str
     verb: str = ""

@@ -239,6 +239,8 @@ class Rollout:
     """It does not begin before."""
     paused_until_at: float = 0.0
     """When a pause ends by itself; 0: when it is resumed."""
+    by_hand: int = -1
+    """The share, in buckets, that was given it while it is paused, instead of the present step's; -1: none was."""
     skipped: int = -1
     """Index of the last step that was passed by hand, without evidence."""
     approvals: tuple[Approval, ...] = ()

@@ -175,8 +175,10 @@ class Split:
 
     @property
     def newcomer(self) -> str:
-        """The release that users are moved to; empty when there is none."""
-        return next((release for release, weight in self.weights if weight > 0 and release != self.stable), "")
+        """The release that users are moved to; empty when there is none. An older one that has some of the users again
+        stands behind the stable one."""
+        first = next((release for release, weight in self.weights if weight > 0), "")
+        return "" if first == self.stable else first
 
     def release_of(self, bucket: int) -> str:
         """The release that answers a user in `bucket` (0…9999)."""
