@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from gapless.core import codec
 from gapless.core.errors import StoreFull
+from gapless.core.model import BUCKETS
 from gapless.core.model.look import Look, LookChunk
 from gapless.rollout import looks
-from tests.unit.control_kit import ME, Rig
+from tests.unit.control_kit import ME, POLICY, WEB, Rig
 
 one = Look(at=0.0, weight=500, decision="hold", reason="", canary_requests=5, stable_requests=95, canary_errors=1)
 
@@ -83,6 +84,30 @@ async def test_each_look_of_a_rollout_is_kept_and_survives_a_kill() -> None:
     await rig.kill()
     await rig.up()
     assert await rig.plane.lookbook.looks("web", 1) == before
+    await rig.down()
+
+
+async def test_the_bake_is_looked_at_as_the_steps_are_until_it_is_over() -> None:
+    rig = Rig(replace(WEB, rollout=replace(POLICY, bake_s=20.0)))
+    await rig.up()
+    await rig.settle()
+    await rig.plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME)
+    await rig.pass_time(1.0)
+    await rig.plane.rollouts.steer("web", "promote", ME)
+    assert await rig.end_rollout() == "promoted"
+    await rig.pass_time(8.0)
+    await rig.kill()
+    await rig.up()
+    await rig.pass_time(30.0)
+    rollout = rig.plane.records.rollout("web")
+    assert rollout
+    baked = [look for look in await rig.plane.lookbook.looks("web", 1) if look.at >= rollout.ended_at]
+    assert {look.weight for look in baked} == {BUCKETS}, "promoted by hand at its first step, it has all the users"
+    assert {look.decision for look in baked} == {"hold", "promote"}
+    assert "after promotion" in baked[-1].reason
+    assert sum(look.canary_requests for look in baked) > 500
+    assert baked[-1].at <= rollout.baked_at
+    assert not rig.plane.lookbook._books, "nothing is kept open once it is over"
     await rig.down()
 
 

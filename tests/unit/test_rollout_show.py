@@ -25,6 +25,7 @@ ROLLOUT = {
     "paused": False,
     "refused": False,
     "reason": "more errors than the stable release",
+    "ended_at": 0.0,
 }
 LIMITS = {"max_error_rate": 0.05, "max_p99_ratio": 3.0, "alpha": 0.01, "power": 0.8, "samples": 100, "hold_s": 60.0}
 
@@ -68,6 +69,16 @@ def test_it_shows_steps_rates_evidence_and_decisions() -> None:
     assert "conversion.e: 1.5" in shown
     assert "5 % of the users to 1.1" in shown
     assert "no sign of harm" in shown
+
+
+def test_the_bake_is_drawn_under_the_users() -> None:
+    found = answer(*[{**look(float(at)), "share": 1.0 if at >= 30 else 0.05} for at in range(60)])
+    assert not [text for text in texts(found) if text.lstrip().startswith("bake")]
+    found["rollout"] = {**ROLLOUT, "state": "promoted", "ended_at": 30.0}
+    users, baked = (next(text for text in texts(found) if text[:LEFT].strip() == name) for name in ("users", "bake"))
+    promoted = baked.index("█")
+    assert users[promoted:] == baked[promoted:] == "█" * (80 - promoted)
+    assert 40 < promoted < 50, "half of the time"
 
 
 def test_the_newest_decisions_are_shown_and_how_many_came_before() -> None:

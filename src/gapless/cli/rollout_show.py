@@ -72,6 +72,7 @@ def _charts(answer: dict[str, Any], looks: list[dict[str, Any]], width: int, mar
     lines: list[Line] = [
         ("part", f"{_clock(looks[0]['at'])} to {_clock(looks[-1]['at'])} UTC    {key}"),
         ("", f"{'users':>{LEFT - 1}} {strip(share, width, marks.steps)}"),
+        *_bake(answer["rollout"], looks, width, marks),
         ("", ""),
         ("head", f"error rate ({marks.limit} the permitted {limits['max_error_rate']:.3g})"),
     ]
@@ -85,6 +86,15 @@ def _charts(answer: dict[str, Any], looks: list[dict[str, Any]], width: int, mar
     if p99 := chart(p99s, limit, width, marks=letters, limit_mark=marks.limit, text=_millis):
         lines += [("", ""), ("head", f"p99 ({marks.limit} {limits['max_p99_ratio']:g} x the stable one)"), *_plain(p99)]
     return lines
+
+
+def _bake(rollout: dict[str, Any], looks: list[dict[str, Any]], width: int, marks: Marks) -> list[Line]:
+    """Where it was promoted, and only watched from then on."""
+    promoted_at = rollout["ended_at"] if rollout["state"] == "promoted" else 0.0
+    watched = [(look["at"], float(0 < promoted_at <= look["at"])) for look in looks]
+    if not any(baked for _, baked in watched):
+        return []
+    return [("", f"{'bake':>{LEFT - 1}} {strip(watched, width, f' {marks.full}')}".rstrip())]
 
 
 def _plain(texts: list[str]) -> list[Line]:

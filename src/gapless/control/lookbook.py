@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gapless.core import codec
@@ -53,10 +54,11 @@ class Lookbook:
             book.open.append(look)
             del book.open[: max(len(book.open) - UNWRITTEN_MOST, 0)]
 
-    def end(self, rollout: Rollout) -> None:
-        """No look at it will follow."""
-        if book := self._books.get((rollout.service, rollout.number)):
-            book.ended = True
+    def follow(self, rollouts: Iterable[Rollout]) -> None:
+        """Those at which more looks may follow; of all others what was noted is written, and then they are closed."""
+        open_ones = {(rollout.service, rollout.number) for rollout in rollouts}
+        for place, book in self._books.items():
+            book.ended = place not in open_ones
 
     async def looks(self, service: str, number: int) -> list[Look]:
         """All that is kept of a rollout, oldest first."""

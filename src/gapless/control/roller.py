@@ -54,6 +54,7 @@ class Roller:
         """Raises Conflict when a verb wrote first: the next look decides on what it wrote."""
         self._began_at = self._began_at or self._world.time()
         newest = [r for service in self._records.services() if (r := self._records.rollout(service.name))]
+        self._lookbook.follow(rollout for rollout in newest if not rollout.state.ended or baking(rollout))
         for group in self._groups([rollout for rollout in newest if not rollout.state.ended]):
             await self._advance(group)
         for rollout in newest:
@@ -83,13 +84,8 @@ class Roller:
         outcomes = train.advance(members, now_at, closed(calendars, now_at))
         await self._write(list(zip(rollouts, outcomes, strict=True)))
         for rollout, outcome, (canary, stable) in zip(rollouts, outcomes, windows, strict=True):
-            self._note(rollout, outcome, canary, stable, now_at)
-
-    def _note(self, rollout: Rollout, outcome: Outcome, canary: Window, stable: Window, now_at: float) -> None:
-        if outcome.verdict:
-            self._lookbook.note(rollout, outcome.verdict, canary, stable, now_at)
-        if outcome.rollout.state.ended and not rollout.state.ended:
-            self._lookbook.end(rollout)
+            if outcome.verdict:
+                self._lookbook.note(rollout, outcome.verdict, canary, stable, now_at)
 
     def _must_wait(self, rollout: Rollout) -> bool:
         """A change of configuration that is being tried goes first."""
@@ -151,6 +147,8 @@ class Roller:
         found = after_promotion(rollout, self._observed(rollout), canary, service.objective, now_at)
         back = self._back(rollout, found.harm, now_at) if found.harm else []
         await self._write([(rollout, found.outcome)], *back)
+        if verdict := found.outcome.verdict:
+            self._lookbook.note(rollout, verdict, canary, Window(), now_at)
 
     def _back(self, rollout: Rollout, harm: str, now_at: float) -> list[Rollout | Train]:
         """The rollouts that take back a promoted one and all that were promoted with it."""

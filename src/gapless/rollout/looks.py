@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gapless.core.model import Rollout, Window
+from gapless.core.model import BUCKETS, Rollout, RolloutState, Window
 from gapless.core.model.look import Look, LookChunk
 from gapless.rollout.analysis import Verdict
 from gapless.rollout.wanted import weight_of
@@ -26,11 +26,11 @@ IDLE_S = 10.0
 
 
 def look_of(rollout: Rollout, verdict: Verdict, canary: Window, stable: Window, now_at: float) -> Look:
-    """What is kept of a look."""
+    """What is kept of a look. One that was promoted, at whatever step, has all the users."""
     numbers = verdict.numbers
     return Look(
         at=now_at,
-        weight=weight_of(rollout),
+        weight=BUCKETS if rollout.state is RolloutState.PROMOTED else weight_of(rollout),
         decision=str(verdict.decision),
         reason=verdict.reason[:REASON_LETTERS],
         canary_requests=canary.requests,
