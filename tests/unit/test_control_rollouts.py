@@ -235,7 +235,7 @@ async def test_a_scheduled_deploy_can_be_called_off() -> None:
     await deploy(rig, terms=Terms(scheduled=True, begin_at=rig.world.time() + 1_000))
     await rig.plane.rollouts.rollback("web", ME)
     assert await rig.end_rollout() == "rolled back"
-    assert newest(rig).refused
+    assert newest(rig).called_off
     await rig.down()
 
 

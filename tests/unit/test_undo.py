@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gapless.cli.watch import describe
 from gapless.control.commands import Author
 from gapless.control.rollouts import Order, Terms
+from gapless.control.status import rollout_status
 from gapless.core.errors import InvalidTransition, UnknownName
 from gapless.core.model import Change, Phase, Route, Undo
 from tests.unit.control_kit import ME, WEB, Rig
@@ -109,6 +111,32 @@ async def test_a_rollout_under_way_is_ended() -> None:
     undone = await rig.plane.undoing.undo(newest(rig, "deploy web").number, OOPS)
     assert undone.change.what.startswith("abort rollout 1 of web")
     assert await rig.end_rollout() == "rolled back"
+    await rig.down()
+
+
+@pytest.mark.parametrize("verb", ["undo", "abort"])
+async def test_a_rollout_whose_time_has_not_come_is_called_off(verb: str) -> None:
+    rig = await running()
+    terms = Terms(scheduled=True, begin_at=rig.world.time() + 30)
+    await rig.plane.rollouts.deploy("web", None, "new", {"A": "1"}, ME, terms)
+    await rig.pass_time(1.0)
+    scheduled = newest(rig, "deploy web")
+    if verb == "undo":
+        undone = await rig.plane.undoing.undo(scheduled.number, OOPS)
+        assert undone.change.undoes == scheduled.number
+        with pytest.raises(InvalidTransition, match="cannot be undone by itself") as told:
+            await rig.plane.undoing.undo(undone.change.number, OOPS)
+        assert "gapless deploy web" in told.value.remedy
+    else:
+        await rig.plane.rollouts.steer("web", verb, OOPS)
+    assert newest(rig, "call off rollout 1 of web").who == "eve"
+    await rig.pass_time(35.0)
+    rollout = rig.plane.records.rollout("web")
+    assert rollout
+    said = describe(rollout_status(rollout))
+    assert said.endswith("→ new: called off before it began: that was wrong"), said
+    assert newest(rig, "rollout 1 of web: called off before it began").why == "that was wrong"
+    assert [call for call, _ in rig.fleet.calls].count("start") == 2, "nothing of it was ever started"
     await rig.down()
 
 

@@ -91,14 +91,19 @@ def describe(rollout: dict[str, Any]) -> str:
     train = f" (train {rollout['train']})" if rollout.get("train") else ""
     head = f"{rollout['service']} {rollout['before']} → {rollout['after']}{train}: "
     if rollout["state"] in ENDED or rollout["state"] == "finishing":
-        outcome = "refused" if rollout["refused"] else rollout["state"]
-        return f"{head}{outcome}: {rollout['reason']}{_kept(rollout)}"
+        return f"{head}{_outcome(rollout)}: {rollout['reason']}{_kept(rollout)}"
     paused = f" (paused{', by hand' if rollout.get('by_hand') else ''})" if rollout["paused"] else ""
     waits = f", waits for {rollout['waiting']}" if rollout.get("waiting") and not paused else ""
     if rollout["state"] == "shifting":
         return f"{head}{_share(rollout['share'])} of users{paused}{waits}"
     gates = f": {told}" if rollout["state"] == "starting" and (told := standing(rollout)) else ""
     return f"{head}{rollout['state']}{paused}{gates or waits}"
+
+
+def _outcome(rollout: dict[str, Any]) -> str:
+    if rollout.get("called_off"):
+        return "called off before it began"
+    return "refused" if rollout["refused"] else str(rollout["state"])
 
 
 def _share(share: float) -> str:
@@ -113,11 +118,11 @@ def _kept(rollout: dict[str, Any]) -> str:
 
 
 def _rolled_back(rollout: dict[str, Any]) -> RolledBack:
-    what = "refused" if rollout["refused"] else "rolled back"
+    again = "deploy it again" if rollout.get("called_off") else "mend the release and deploy it under a new name"
     log = f"\nlast lines of its log:\n{_indent(rollout['log'])}" if rollout["log"] else ""
     return RolledBack(
-        f"{rollout['after']} was {what}: {rollout['reason']}{log}",
-        f"{rollout['service']} answers with {rollout['before']}; mend the release and deploy it under a new name.",
+        f"{rollout['after']} was {_outcome(rollout)}: {rollout['reason']}{log}",
+        f"{rollout['service']} answers with {rollout['before']}; {again}.",
     )
 
 

@@ -220,7 +220,7 @@ class RolloutCommands:
             active = self._commands.active(service)
             before = self.members(active) if active else []
             steered = self._steered(before, verb, author, override)
-            what = [f"{verb} rollout {r.number} of {r.service} ({r.before} → {r.after})" for r in steered]
+            what = [f"{_did(verb, r)} rollout {r.number} of {r.service} ({r.before} → {r.after})" for r in steered]
             await self._write([f"{each}{_against(override)}" for each in what], author, steered)
             return steered
 
@@ -284,6 +284,10 @@ def shown(records: Records, name: str = "") -> list[Rollout]:
     if found is None:
         raise UnknownName(f"{name} has had no rollout yet", f"Begin one: `gapless deploy {name} --release …`.")
     return [found]
+
+
+def _did(verb: str, rollout: Rollout) -> str:
+    return "call off" if verb == "abort" and rollout.called_off else verb
 
 
 def _on(terms: Terms) -> str:

@@ -142,6 +142,7 @@ def rollout_status(rollout: Rollout) -> dict[str, Any]:
         "approvals": [msgspec.to_builtins(approval) for approval in rollout.approvals],
         **_aftermath(rollout),
         "refused": rollout.refused,
+        "called_off": rollout.called_off,
         "winner": rollout.winner,
         "reason": rollout.reason,
         "log": rollout.log,

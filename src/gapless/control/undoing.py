@@ -133,6 +133,8 @@ class Undoing:
         ]
         if begun:
             remedy = f"It belongs to rollout {change.rollout}; undo that one: `gapless undo {begun[0].number}`."
+        if begun and undone_by(changes, begun[0].number):
+            remedy = f"Rollout {change.rollout} was ended by it; to try again: `gapless deploy {change.service}`."
         raise InvalidTransition(f"change {change.number} cannot be undone by itself: {change.what}", remedy)
 
     async def _rollout(self, change: Change, undo: Undo, author: Author) -> Rollout | None:

@@ -31,7 +31,7 @@ def resume(rollout: Rollout, now_at: float) -> Rollout:
 
 
 def abort(rollout: Rollout, reason: str, now_at: float) -> Rollout:
-    """Roll back now. Possible as long as the old instances are there."""
+    """Roll back now, or call off what has not begun. Possible as long as the old instances are there."""
     draining_old = rollout.state is RolloutState.FINISHING and rollout.winner == rollout.after and rollout.applied_at
     if rollout.state.ended or draining_old:
         raise InvalidTransition(
@@ -39,7 +39,10 @@ def abort(rollout: Rollout, reason: str, now_at: float) -> Rollout:
             f"To go back, deploy {rollout.before} again: `gapless rollback {rollout.service}`.",
         )
     going_back = rollout.state is RolloutState.FINISHING and rollout.winner == rollout.before
-    return rollout if going_back else decide(rollout, rollout.before, reason, now_at)
+    if going_back:
+        return rollout
+    called_off = rollout.state is RolloutState.SCHEDULED
+    return replace(decide(rollout, rollout.before, reason, now_at), called_off=called_off, begin_at=0.0)
 
 
 def promote(rollout: Rollout, now_at: float, reason: str = "promoted by hand") -> Rollout:

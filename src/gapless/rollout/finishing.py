@@ -19,7 +19,7 @@ def finish(rollout: Rollout, scene: Scene) -> Move | None:
         return None
     state = RolloutState.PROMOTED if rollout.winner == rollout.after else RolloutState.ROLLED_BACK
     ended = replace(rollout, state=state, ended_at=scene.now_at)
-    what = "refused" if ended.refused else str(state)
+    what = "called off before it began" if ended.called_off else "refused" if ended.refused else str(state)
     numbers = {"took_s": scene.now_at - rollout.started_at}
     if rollout.shifted_at:
         numbers["decided_after_s"] = rollout.decided_at - rollout.shifted_at

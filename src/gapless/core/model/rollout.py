@@ -252,6 +252,8 @@ class Rollout:
     """When the watch after the promotion ended; 0: it goes on, or there is none."""
     undoes: int = 0
     """Number of the promoted rollout that this one takes back; 0: none."""
+    called_off: bool = False
+    """It was ended before it had begun."""
     automatic: bool = False
     """Begun by Gapless itself; it is never followed by another automatic one."""
 
