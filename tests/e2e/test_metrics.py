@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.e2e.kit import System, until
 from tests.integration.prometheus_kit import ask, prometheus
 from tests.ports import free_port
 
+RESTARTS = Path(__file__).parents[2] / "benchmarks" / "restarts.py"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -76,3 +79,13 @@ def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> No
         assert times == sorted(times)
     finally:
         system.down()
+
+
+@pytest.mark.promise
+@pytest.mark.timeout(300)
+def test_a_prometheus_that_scrapes_through_hot_restarts_counts_each_request_once() -> None:
+    """The benchmark, which restarts a thousand times, in short."""
+    argv = [sys.executable, str(RESTARTS), "--reloads", "20"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "requests counted                   61 of 61 sent" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from gapless.control.prober import probe
 from gapless.core.grpc_health import GRPC_HEALTH
 from gapless.core.model import Address, Instance
-from tests.integration.serve_kit import Server, served, session, until
+from gapless.server.listen.bind import connected
+from tests.integration.serve_kit import Server, exchange, served, session, until
 from tests.integration.tls_kit import Authority
 
 Code = grpc.StatusCode
@@ -210,10 +212,28 @@ async def test_calls_of_each_kind_are_answered_and_counted(short_dir: Path) -> N
             ("Count", "OK"),
             ("Block", "OK"),
         ):
-            assert f'gapless_requests_total{{method="/shop.Shop/{method}",status="{status}"}} 1' in metrics
+            kind = {"OK": "2xx", "UNKNOWN": "5xx"}.get(status, "4xx")
+            labels = f'code="{status}",method="gRPC",route="shop.Shop/{method}",status="{kind}"'
+            assert re.search(rf"^gapless_requests_total\{{{labels}\}} 1", metrics, re.MULTILINE), metrics
         assert server.metric("gapless_requests_total") == 8
         assert "Nothing" not in metrics
         await wait_until(lambda: "gRPC /shop.Shop/Say NOT_FOUND" in server.err, "the call is logged")
+
+
+async def test_traced_failed_and_unknown_calls_in_openmetrics(short_dir: Path) -> None:
+    """A trace is found at its bucket, a failed call's too; methods that nobody has serve no label."""
+    trace, header = "4bf92f3577b34da6a3ce929d0e0e4736", "application/openmetrics-text"
+    async with serving(short_dir) as server, channel_to(server) as channel:
+        await channel.unary_unary("/shop.Shop/Say")(b"", metadata=(("traceparent", f"00-{trace}-{'1' * 16}-01"),))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await say(channel, b"fail")
+        request = f"GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {header}\r\n\r\n".encode()
+        text = (await asyncio.to_thread(exchange, connected(server.admin), request))[2].decode()
+    buckets = [line for line in text.splitlines() if line.startswith("gapless_request_duration_seconds_bucket")]
+    traced = {re.findall(r'(?:code|trace_id)="(\w+)"', line)[0]: line for line in buckets if "# {" in line}
+    assert set(traced) == {"OK", "UNKNOWN"}
+    assert f'# {{trace_id="{trace}"}}' in traced["OK"]
+    assert 'route="shop.Shop/Say"' in traced["OK"]
 
 
 async def test_deadline_request_id_and_peer_are_known_inside(short_dir: Path) -> None:

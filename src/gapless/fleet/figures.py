@@ -11,7 +11,7 @@ from gapless.observe.process import ProcessMetrics
 REQUESTS = "gapless_requests"
 DURATIONS = "gapless_request_duration_seconds"
 FAILED = frozenset({"5xx", "UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED"})
-"""Of HTTP and of gRPC; the other codes are answers."""
+"""Of HTTP; and codes of gRPC, as instances of earlier builds tell them. The other codes are answers."""
 
 
 def figures(text: str) -> Window:

@@ -1,7 +1,8 @@
 """The way of a gRPC call through the kit: counted, timed, logged, given its deadline and its context.
 
-Families are those of HTTP: `gapless_requests{method="/shop.Orders/Get",status="OK"}`. The standard services for health
-and reflection are not counted, as probes are not.
+Families are those of HTTP: `gapless_requests{method="gRPC",route="shop.Orders/Get",status="2xx",code="OK"}`. The status
+is what the gateway makes of the code, so that rules and dashboards for errors are right for both. The standard services
+for health and reflection are not counted, as probes are not.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gapless.observe.trace.context import Trace
 from gapless.observe.trace.recorder import Open
 from gapless.observe.trace.spans import Value
 from gapless.resilience import deadline, pushback
+from gapless.service.route_label import Routes
 from gapless.service.tracing import Tracing
 
 _log = logging.getLogger("gapless.access")
@@ -33,6 +35,9 @@ OWN = ("/grpc.health.", "/grpc.reflection.")
 """Prefixes of the methods that the server adds by itself."""
 FAULTS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
 """The server's own, by OpenTelemetry's conventions; others are the client's, or an answer."""
+ERRORS = FAULTS - {"UNIMPLEMENTED"}
+"""What counts as a 5xx of HTTP: a method that is not there is no error rate of those that are."""
+LABELS = ("method", "route", "status", "code")
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _HEADER = deadline.HEADER.decode()
 _FINAL = (pushback.GRPC_KEY, "-1")
@@ -84,11 +89,12 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self.access_log = access_log
         self._pin = pin
         self.in_flight: set[Any] = set()
-        self._now = world.now
+        self._now, self._time = world.now, world.time
         self._prefix = world.token()
         self._numbers = count(1)
-        self._total = meter.counter("gapless_requests", "Requests answered", ("method", "status"))
-        self._took = meter.histogram("gapless_request_duration_seconds", "Time to answer", ("method", "status"))
+        self._total = meter.counter("gapless_requests", "Requests answered", LABELS)
+        self._took = meter.histogram("gapless_request_duration_seconds", "Time to answer", LABELS)
+        self._routes = Routes()
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._made: dict[str, tuple[Any, Any]] = {}
         gauge = meter.gauge("gapless_requests_in_flight", "Requests being answered").labels()
@@ -116,7 +122,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     @property
     def answered(self) -> int:
         """How many calls have ended."""
-        return int(sum(total.value for total, _ in self._children.values()))
+        return int(sum(total.value for total in self._total.children.values()))
 
     def shown(self) -> list[str]:
         """What is in flight, for people."""
@@ -149,22 +155,32 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         total, took = self._children.get((call.method, status)) or self._child(call.method, status)
         total.value += 1.0
         took.observe(took_s)
-        self._traced(call, status, took_s)
+        self._traced(call, status, took_s, took)
         if self.access_log:
             _log.info("%s gRPC %s %s %.1f ms", peer_of(call.context), call.method, status, took_s * 1000)
 
-    def _traced(self, call: Call, status: str, took_s: float) -> None:
+    def _traced(self, call: Call, status: str, took_s: float, took: Histogram) -> None:
         failed, name = status in FAULTS, call.method.strip("/")
+        if not (call.span or failed or took_s >= self._tracing.policy.slow_s):
+            return
+        took.exemplify(took_s, call.trace.trace_id, self._time())
         attributes: dict[str, Value] = {"rpc.system": "grpc", "rpc.method": name, "rpc.response.status_code": status}
         if call.span:
             call.span.end(name, failed=failed, attributes=attributes)
-        elif failed or took_s >= self._tracing.policy.slow_s:
+        else:
             self._tracing.late(name, call.trace, call.parent_id, took_s=took_s, failed=failed, attributes=attributes)
 
-    def _child(self, method: str, status: str) -> tuple[Counter, Histogram]:
-        child = (self._total.labels(method, status), self._took.labels(method, status))
-        self._children[method, status] = child
+    def _child(self, method: str, code: str) -> tuple[Counter, Histogram]:
+        labels = ("gRPC", self._routes.label(method.strip("/")), status_of(code), code)
+        child = (self._total.labels(*labels), self._took.labels(*labels))
+        if labels[1] == method.strip("/"):  # else whoever makes up methods would fill the memory
+            self._children[method, code] = child
         return child
+
+
+def status_of(code: str) -> str:
+    """The class of status that a code counts as."""
+    return "2xx" if code == "OK" else "5xx" if code in ERRORS else "4xx"
 
 
 def peer_of(context: Any) -> str:
