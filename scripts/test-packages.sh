@@ -7,6 +7,7 @@ say() { printf 'test-packages: %s\n' "$*" >&2; }
 
 missing=()
 command -v git >/dev/null || missing+=(git)
+command -v ip >/dev/null || missing+=(iproute2)
 command -v redis-server >/dev/null || missing+=(redis-server)
 [ -x /lib/systemd/systemd ] || missing+=(systemd)
 command -v etcd >/dev/null || missing+=(etcd-server)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def system(around: Machines, short_dir: Path) -> Iterator[System]:
     found.inside = middle.inside
     (short_dir / "v1" / "web.py").write_text(WHO)
     trust = ", ".join(f'"{machine.address()}"' for machine in around.around)
-    network = f'network: {{bind: "0.0.0.0", advertise: "{middle.address()}", trust: [{trust}]}}\n'
+    network = f'network: {{bind: "0.0.0.0", advertise: "{middle.address()}", trust: [{trust}]}}\nregistry:\n'
     with_door(found, f"{middle.address(CONTROL)}:{XDS}", short_dir / "token", network)
     found.up()
     yield found
@@ -68,8 +69,13 @@ def asked(machine: Machine, url: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def serving(release: str, count: int, log: Path) -> Callable[[], bool]:
-    return lambda: log.read_text().count(f'"{release}"') >= count
+def found_at(machine: Machine) -> set[str]:
+    """Where the registry there says that instances are: to clients of Consul, and to Prometheus."""
+    told = json.loads(asked(machine, "http://127.0.0.1:8500/v1/health/service/web?passing"))
+    groups = json.loads(asked(machine, "http://127.0.0.1:8500/v1/prometheus/http_sd?service=web"))
+    targets = [target.partition(":")[0] for group in groups for target in group["targets"]]
+    assert len(targets) == len(told) == 2
+    return {found for each in told for found in (each["Node"]["Address"], each["Service"]["Address"])} | set(targets)
 
 
 @pytest.mark.promise
@@ -92,8 +98,7 @@ def test_deploys_and_restarts_lose_nothing_on_any_machine(
     for requests in (one, other):
         assert lost(requests) == []
         assert len({request["release"] for request in requests}) == 2
-    told = system.status()["services"]["web"]["instances"]
-    assert {each["address"].partition(":")[0] for each in told} == {around.middle.address()}
+    assert found_at(around.middle) == {around.middle.address()}
 
 
 @pytest.mark.promise

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,23 @@ async def test_mutual_tls(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(GaplessError, match="no control plane answers"):
                 async with elsewhere(stranger):
                     pass
+
+
+async def test_over_ipv6_and_by_name_with_one_that_is_not_there(short_dir: Path) -> None:
+    """The one that is not there stands by: the other one leads. A name may stand for addresses where nobody listens."""
+    ours, port = Authority(short_dir), free_port("127.0.0.1")
+    door = Door(listen=Address(host="::1", port=port), token=TOKEN, cert=str(ours.cert), key=str(ours.key))
+    told = partial(Control, token=TOKEN, ca=str(ours.ca_file))
+    async with rig_with(door) as rig:
+        upstream = await rig.upstream("old")
+        await rig.traffic.apply(table(service([upstream.endpoint()])))
+        for asked in ((address(), door.listen), (Address(host="localhost", port=port),)):
+            async with elsewhere(told(addresses=asked)) as (_, gate):
+                assert (await ask(gate, "/orders")).status == 200
+                await joined(rig)
+        with pytest.raises(GaplessError, match=r"control plane at \[::1\]:\d+ refuses us"):
+            async with elsewhere(replace(told(addresses=(address(), door.listen)), token="another")):
+                pass
 
 
 async def test_zones_are_each_gateways_own(rig: Rig, control: Control) -> None:

@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from gapless.control.gates.comparer import ComparerProcess, start_comparer
 from gapless.control.gates.scene import MARK, Scene, mark_of
-from gapless.core.model import Address, Endpoint, ServiceTable
+from gapless.core.model import Address, Endpoint, Network, ServiceTable
 from gapless.core.model.mirror import MirrorPlan, MirrorTarget
 from gapless.core.world import RealWorld
 from gapless.fleet import process as processes
@@ -301,6 +301,19 @@ async def test_a_killed_comparer_is_noticed_and_no_user_feels_it(rig: Rig, tmp_p
             assert (await client.ask("/orders")).status == 200
         await client.close()
         await eventually(lambda: found.address is None, LIMIT_S)
+
+
+async def test_a_comparer_listens_where_gateways_elsewhere_reach_it(tmp_path: Path) -> None:
+    scene = Scene(service="o", release="2", base=tmp_path, scratch=tmp_path, mark=mark_of(tmp_path, "o", 1, "mirror"))
+    network = Network(bind="0.0.0.0", advertise="127.0.0.2")
+    found = await start_comparer(MirrorPlan(), scene, RealWorld(), network)
+    try:
+        assert found.address is not None
+        assert found.address.host == network.advertise
+        _, writer = await asyncio.open_connection(found.address.host, found.address.port)
+        writer.close()
+    finally:
+        await found.stop()
 
 
 async def test_a_comparer_ends_with_whoever_has_started_it(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Authority:
 
     def issue(self, *, key: bool = True) -> None:
         """A new pair in the old one's place, each file replaced in one step; without `key` they do not match."""
-        pair = self.ca.issue_cert("localhost", "127.0.0.1")
+        pair = self.ca.issue_cert("localhost", "127.0.0.1", "::1")
         _replace(self.cert, b"".join(blob.bytes() for blob in pair.cert_chain_pems))
         if key:
             _replace(self.key, pair.private_key_pem.bytes())

@@ -58,6 +58,15 @@ def test_mistakes_have_their_place(tmp_path: Path, text: str, why: str) -> None:
         network(tmp_path, f"network: {text}")
 
 
+def test_gateways_elsewhere_must_reach_the_instances(tmp_path: Path) -> None:
+    door = 'gateway: {xds: {listen: "10.0.0.5:9901", token: "secret:env:T"}}'
+    with pytest.raises(
+        ConfigError, match=r"2: gateway\.xds\.listen: .*cannot reach instances on 127.0.0.1; set network"
+    ):
+        network(tmp_path, door)
+    assert network(tmp_path, f"{door}\nnetwork: {{bind: 10.0.0.5}}").bind == "10.0.0.5"
+
+
 def test_an_address_of_another_machine_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match=f"cannot listen on {ELSEWHERE}: Cannot assign") as caught:
         check_bind(Network(bind=ELSEWHERE, advertise=ELSEWHERE), RealWorld())

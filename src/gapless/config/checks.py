@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from pydantic import ValidationError
 
 from gapless.config.document import Document, Problem
 from gapless.config.overlaps import Placed, overlaps
+from gapless.config.settings.fields import address
+from gapless.config.settings.network import NetworkSettings
 from gapless.config.settings.routes import RouteSettings, as_route
 from gapless.core.grpc_health import GRPC_HEALTH
 from gapless.core.model import Route
@@ -26,7 +30,7 @@ def cross_check(document: Document, base: Path) -> list[Problem]:
         found += _grpc(document, name, service)
         found += _source(document, name, service, base)
         found += _mirror(document, name, service)
-    told = _told_of(document)
+    told = [*_told_of(document), *_reach(document)]
     return [*found, *_needs(document, services), *_routes(document, services), *told]
 
 
@@ -85,6 +89,24 @@ def _mirror(document: Document, name: str, service: Mapping[str, Any]) -> Iterat
     if isinstance(rollout, dict) and rollout.get("mirror") and not service.get("routes"):
         what = "only the gateway mirrors requests, and it leads none to a service without routes"
         yield document.problem(("services", name, "rollout", "mirror"), what)
+
+
+def _reach(document: Document) -> Iterator[Problem]:
+    """Gateways on other machines, and instances that only this one reaches. What is wrong alone is told elsewhere."""
+    gateway, network = (_mapping(document.value, key) for key in ("gateway", "network"))
+    with suppress(ValueError, ValidationError):
+        listen = address(_mapping(gateway, "xds").get("listen"))
+        host = NetworkSettings.model_validate(network).value().advertise
+        if ip_address(host).is_loopback and not ip_address(listen.host).is_loopback:
+            what = (
+                f"gateways on other machines cannot reach instances on {host}; set network.bind, or listen on 127.0.0.1"
+            )
+            yield document.problem(("gateway", "xds", "listen"), what)
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _needs(document: Document, services: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
