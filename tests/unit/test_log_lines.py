@@ -113,6 +113,7 @@ def test_structlog_goes_through_our_lines(kept: Kept) -> None:
         ("cookie: a=b; session=c", f"cookie: {HIDDEN}"),
         ("sent Bearer abcdefgh12345", f"sent Bearer {HIDDEN}"),
         ("card 4111 1111 1111 1111 refused", f"card {HIDDEN} refused"),
+        ("GET /cards/4111111111111111 200", f"GET /cards/{HIDDEN} 200"),
         ("order 4111111111111112 paid", "order 4111111111111112 paid"),
         ("at 1700000000.123456: fine, key=7", "at 1700000000.123456: fine, key=7"),
         ("tokens: 12 left", "tokens: 12 left"),

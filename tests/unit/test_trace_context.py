@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.observe.trace.context import Ids, Trace, parse, render
+from gapless.testing import FakeWorld
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 hexes = "0123456789abcdef"
@@ -60,13 +61,14 @@ def test_no_header_breaks_it(header: bytes) -> None:
 
 @given(st.integers(0, 2**64 - 1))
 def test_ids_do_not_repeat_and_are_well_formed(seed: int) -> None:
-    ids = Ids(seed)
-    found = [ids.trace_id() for _ in range(200)] + [ids.span_id() for _ in range(200)]
+    ids = Ids(FakeWorld(seed).bits)
+    found = [ids.trace_id() for _ in range(100)] + [ids.span_id() for _ in range(100)]
+    found += [each for _ in range(100) for each in ids.first(0)[:2]]
     assert len(set(found)) == 400
-    assert parse(render(Trace(found[0], found[-1], sampled=True))) == Trace(found[0], found[-1], sampled=True)
+    assert parse(render(Trace(found[0], found[100], sampled=True))) == Trace(found[0], found[100], sampled=True)
 
 
 def test_they_are_spread_evenly_enough_to_sample_by() -> None:
-    ids = Ids(7)
-    hit = sum(ids.number() < 2**64 // 100 for _ in range(20_000))
+    ids = Ids(FakeWorld(7).bits)
+    hit = sum(ids.first(2**64 // 100).sampled for _ in range(20_000))
     assert 150 < hit < 250

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.core.ports import World
+from gapless.core.world import RealWorld
 from gapless.testing import FakeProcess, FakeWorld
 
 
@@ -183,3 +184,12 @@ async def test_time_waits_for_threads_that_it_is_told_of() -> None:
     asyncio.get_running_loop().call_later(0.01, gate.set)
     await world.advance(2.0)
     assert order == ["thread", "timer"]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 200))
+def test_bits_are_as_many_as_were_asked_for(seed: int, count: int) -> None:
+    world = FakeWorld(seed)
+    found = [world.bits(count) for _ in range(40)]
+    assert all(0 <= number < 2**count for number in found)
+    assert any(number >> (count - 1) for number in found)
+    assert all(0 <= RealWorld().bits(count) < 2**count for _ in range(3))

@@ -294,6 +294,10 @@ class World(Protocol):
         """Uniform in [0, 1)."""
         ...
 
+    def bits(self, count: int) -> int:
+        """Uniform in 0 … 2**count - 1, without a system call; not secret."""
+        ...
+
     def token(self) -> str:
         """Eight hexadecimal digits that nobody else has."""
         ...

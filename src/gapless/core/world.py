@@ -48,6 +48,12 @@ class RealWorld:
 
         return random
 
+    @cached_property
+    def bits(self) -> Callable[[int], int]:
+        from random import Random  # one of its own: applications may seed the shared one, all workers alike
+
+        return Random().getrandbits  # noqa: S311 - names for what may be known
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

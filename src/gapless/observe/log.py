@@ -52,7 +52,8 @@ WORTH_TELLING_S = 0.01
 _log = logging.getLogger("gapless.stage")
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _FEWEST = len(vars(logging.makeLogRecord({})))
-Context = Callable[[], Mapping[str, Any]]
+Context = Callable[[dict[str, Any]], None]
+"""Puts what it knows of the present work into the line that it is given."""
 
 
 def bind(**fields: Any) -> None:
@@ -62,19 +63,53 @@ def bind(**fields: Any) -> None:
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """What was passed as `extra=`."""
+    if isinstance(record, _Alike):
+        return record.details
     known = vars(record)
     return {key: known[key] for key in known if key not in _PLAIN} if len(known) > _FEWEST else {}
 
 
-def shared(context: Context) -> dict[str, Any]:
+class Alike:
+    """Lines that differ only in their text and details, such as one for each request. Nobody looks for who logs them,
+    in which thread and process: that costs `logging` more than all the rest of a line. Made where they are logged."""
+
+    def __init__(self, logger: logging.Logger, level: int, path: str) -> None:
+        self._logger = logger
+        self._level = level
+        self._same = vars(logging.LogRecord(logger.name, level, path, 0, "", None, None))
+
+    def log(self, at: float, text: str, details: dict[str, Any]) -> None:
+        """`at`: seconds since the epoch."""
+        if self._logger.isEnabledFor(self._level):
+            self._logger.handle(_Alike(self._same, at, text, details))
+
+
+class _Alike(logging.LogRecord):
+    __slots__ = ("details",)
+
+    def __init__(self, same: Mapping[str, Any], at: float, text: str, details: dict[str, Any]) -> None:
+        """Without logging's own."""
+        self.details = details
+        self.__dict__ = own = {**same, **details}
+        own["msg"] = text
+        own["created"] = at
+        own["msecs"] = at % 1.0 * 1000
+        own["relativeCreated"] += (at - same["created"]) * 1000
+
+
+def add_shared(line: dict[str, Any], context: Context) -> None:
     """What the present work is, for every line of it: request, trace, route and user, and what was bound."""
-    fields: dict[str, Any] = {}
     if request := request_id.get():
-        fields["request_id"] = request
+        line["request_id"] = request
     if trace := present.get():
-        fields |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
-    fields |= context()
-    return {**fields, **more} if (more := bound.get()) else fields
+        line["trace_id"], line["span_id"] = trace.trace_id, trace.span_id
+    context(line)
+    if more := bound.get():
+        line.update(more)
+
+
+def nothing(line: dict[str, Any]) -> None:
+    """Of processes that serve no requests."""
 
 
 class JsonLines(logging.Formatter):
@@ -82,48 +117,53 @@ class JsonLines(logging.Formatter):
     span_id, what `context` tells, what was bound, extras, error. Secrets are left out (`observe.redact`)."""
 
     def __init__(
-        self, service: str, release: str, instance: str, context: Context = dict, redactor: Redactor | None = None
+        self, service: str, release: str, instance: str, context: Context = nothing, redactor: Redactor | None = None
     ) -> None:
         super().__init__()
-        from msgspec.json import encode  # now: the first line may have to tell that no descriptor is left
+        from msgspec.json import Encoder  # now: the first line may have to tell that no descriptor is left
 
-        self._encode = encode
+        self._encode = Encoder(enc_hook=str).encode
         who = {"service": service, "release": release, "instance": instance}
         self._who = {key: value for key, value in who.items() if value}
         self._context = context
         self._redactor = redactor or Redactor.from_env()
         self._second, self._shown = -1, ""
+        self._milliseconds = tuple(f".{number:03d}+00:00" for number in range(1000))
 
     def format(self, record: logging.LogRecord) -> str:
         second = int(record.created)
         if second != self._second:
             self._second, self._shown = second, datetime.fromtimestamp(second, UTC).isoformat()[:-6]
-        at = f"{self._shown}.{int((record.created - second) * 1000):03d}+00:00"
-        line: dict[str, Any] = {"time": at, "level": record.levelname.lower(), "logger": record.name}
-        line["message"] = self._redactor.text(record.getMessage())
-        line |= self._who
-        line |= shared(self._context)
+        at = self._shown + self._milliseconds[int((record.created - second) * 1000)]
+        line: dict[str, Any] = {
+            "time": at,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._redactor.text(record.getMessage()),
+            **self._who,
+        }
+        add_shared(line, self._context)
         if more := extras(record):
             line |= self._redactor.fields(more)
         if record.exc_info:
             error = "".join(traceback.format_exception(*record.exc_info)).rstrip()
             line["error"] = self._redactor.text(error)
-        text = self._encode(line, enc_hook=str).decode()
+        text = self._encode(line).decode()
         return text if len(text) <= LINE_LIMIT else self._cut(line, len(text))
 
     def _cut(self, line: dict[str, Any], length: int) -> str:
         """With what is long cut, and a mark that says so. Of texts the beginning is kept, of an error the end."""
         short = {key: _shortened(key, value, self._encode) for key, value in line.items()}
-        text = self._encode({**short, "cut_from": length}, enc_hook=str).decode()
+        text = self._encode({**short, "cut_from": length}).decode()
         if len(text) <= LINE_LIMIT:
             return text
         few = {key: short[key] for key in ("time", "level", "logger", "message", *self._who) if key in short}
-        return self._encode({**few, "cut_from": length}, enc_hook=str).decode()
+        return self._encode({**few, "cut_from": length}).decode()
 
 
 def _shortened(key: str, value: Any, encode: Callable[..., bytes]) -> Any:
     if not isinstance(value, str):
-        encoded = encode(value, enc_hook=str)
+        encoded = encode(value)
         return value if len(encoded) <= CUT_TO else f"… ({len(encoded)} bytes, cut)"
     if len(value) <= CUT_TO:
         return value
@@ -255,7 +295,7 @@ class Unblocked(logging.Handler):
 
 
 def setup(
-    service: str, release: str, instance: str, json: bool, descriptor: int | None = None, context: Context = dict
+    service: str, release: str, instance: str, json: bool, descriptor: int | None = None, context: Context = nothing
 ) -> Unblocked:
     """Make the root logger write to stderr in this form, instead of whatever it did. Called once by a worker; the
     returned handler's `close` flushes it (the interpreter's end does so by itself). `context` tells more of the present

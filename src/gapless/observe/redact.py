@@ -58,7 +58,7 @@ class Redactor:
             text = self._bearer.sub(rf"\1{HIDDEN}", text)
         if len(text) < SHORTEST_CARD:
             return text
-        return _DIGITS.sub(lambda found: HIDDEN if is_card(found[0]) else found[0], text)
+        return _DIGITS.sub(_without_card, text)
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """Anything that was passed beside a message: mappings and lists are looked into."""
@@ -78,6 +78,8 @@ class Redactor:
             hidden = known.get(key)
             if self.hides(key) if hidden is None else hidden:
                 value = HIDDEN
+            elif type(value) is str:
+                value = self.text(value)
             elif type(value) not in _PLAIN:
                 value = self.value(value)
             shown[key] = value
@@ -86,6 +88,16 @@ class Redactor:
 
 def _plain(key: str) -> str:
     return key.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _without_card(found: re.Match[str]) -> str:
+    """A card's number may be followed by others: a status, a year."""
+    text = number = found[0]
+    while not is_card(number):
+        number, blank, _ = number.rpartition(" ")
+        if not blank:
+            return text
+    return HIDDEN + text[len(number) :]
 
 
 def is_card(text: str) -> bool:

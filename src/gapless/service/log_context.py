@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from gapless.resilience import pushback
@@ -11,13 +10,13 @@ from gapless.service.route_label import route_of
 USER = b"x-user-id"
 
 
-def request_context() -> Mapping[str, Any]:
+def request_context(line: dict[str, Any]) -> None:
     """Its route, as far as the framework has told by now, and its user. Nothing outside of a request."""
     served: Any = pushback.served.get()
     if served is None:
-        return {}
+        return
     scope = getattr(served, "scope", None)
-    route = getattr(served, "method", "") if scope is None else route_of(scope)
-    fields = {"route": route} if route else {}
-    user = served.headers.get(USER)
-    return {**fields, "user": user.decode("latin-1")} if user else fields
+    if route := getattr(served, "method", "") if scope is None else route_of(scope):
+        line["route"] = route
+    if user := served.headers.get(USER):
+        line["user"] = user.decode("latin-1")

@@ -22,7 +22,8 @@ def route_of(scope: Scope) -> str:
     route = scope.get("route")
     if route is not None:
         path = getattr(route, "path", "") or ""
-        return _mounts(scope) + path if "app_root_path" in scope else path
+        outside = scope.get("app_root_path")
+        return path if outside is None or outside == scope["root_path"] else _mounts(scope) + path
     if template := scope.get("path_template"):
         return str(template)
     if "endpoint" not in scope:

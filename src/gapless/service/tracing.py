@@ -33,7 +33,7 @@ class Tracing:
         self.kept = Kept()
         self._world = world
         self._who = who
-        self._ids = Ids(int(world.token() + world.token(), 16))
+        self._ids = Ids(world.bits)
         self._below = round(policy.sample * 2**64)
         self._recorder: Recorder | None = None
 
@@ -64,10 +64,9 @@ class Tracing:
         parent that was never recorded."""
         caller = parse(header) if header else None
         if caller is None:
-            ids = self._ids
-            return Trace(ids.trace_id(), ids.span_id(), ids.number() < self._below), ""
+            return self._ids.first(self._below), ""
         if caller.sampled:
-            return caller._replace(span_id=self._ids.span_id()), caller.span_id
+            return Trace(caller.trace_id, self._ids.span_id(), sampled=True), caller.span_id
         return caller, caller.span_id
 
     def open(self, name: str, trace: Trace, parent_id: str) -> Open:

@@ -151,6 +151,10 @@ class FakeWorld:
     def random(self) -> float:
         return (self._dice.roll() >> 11) / (1 << 53)
 
+    def bits(self, count: int) -> int:
+        rolls = -(-count // 64)
+        return sum(self._dice.roll() << 64 * place for place in range(rolls)) >> (64 * rolls - count)
+
     def token(self) -> str:
         token = f"{self._dice.roll() & 0xFFFFFFFF:08x}"
         if token in self._tokens:

@@ -8,13 +8,16 @@ Source: W3C Trace Context, www.w3.org/TR/trace-context (level 1).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import NamedTuple
 
 HEADER, RESPONSE = b"traceparent", b"traceresponse"
 """Of a request, and of its answer (level 2): only when it is recorded."""
 _FORM = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_NO_TRACE, _NO_SPAN = b"0" * 32, b"0" * 16
+_ODD = b"13579bdf"
+"""The last digits of flags that say that it is recorded."""
 _MASK = (1 << 64) - 1
 
 
@@ -34,10 +37,12 @@ present: ContextVar[Trace | None] = ContextVar("gapless_trace", default=None)
 def parse(header: bytes) -> Trace | None:
     """None for what is not a traceparent: a new trace begins then. Later versions may have more fields."""
     found = _FORM.fullmatch(header)
-    if not found or found[1] == b"ff" or (found[1] == b"00" and found[5]):
+    if not found:
         return None
-    trace = Trace(found[2].decode(), found[3].decode(), bool(int(found[4], 16) & 1))
-    return None if trace.trace_id == _NO_TRACE or trace.span_id == _NO_SPAN else trace
+    version, trace_id, span_id, flags, more = found.groups()
+    if version == b"ff" or (version == b"00" and more) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return None
+    return Trace(trace_id.decode(), span_id.decode(), flags[1] in _ODD)
 
 
 def render(trace: Trace) -> bytes:
@@ -46,23 +51,21 @@ def render(trace: Trace) -> bytes:
 
 
 class Ids:
-    """Numbers for traces and spans, spread evenly and without a system call: splitmix64, from a random `seed` of each
-    process. Not secret. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014."""
+    """Of traces and spans; `bits` are a World's. One of zeros, which nobody takes, has a chance of 2**-64."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_bits",)
 
-    def __init__(self, seed: int) -> None:
-        self._state = seed & _MASK
+    def __init__(self, bits: Callable[[int], int]) -> None:
+        self._bits = bits
 
-    def number(self) -> int:
-        """Uniform in 0 … 2**64 - 1."""
-        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
-        mixed = ((self._state ^ (self._state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        return mixed ^ (mixed >> 31)
+    def first(self, below: int) -> Trace:
+        """A new trace, which is recorded when its last 64 bits are `below`: the share of 2**64 that is wanted."""
+        bits = self._bits(192)
+        text = bits.to_bytes(24, "big").hex()
+        return Trace(text[16:], text[:16], bits & _MASK < below)
 
     def trace_id(self) -> str:
-        return f"{self.number():016x}{self.number() or 1:016x}"
+        return f"{self._bits(128):032x}"
 
     def span_id(self) -> str:
-        return f"{self.number() or 1:016x}"
+        return f"{self._bits(64):016x}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Protocol
+
+from gapless.observe.log import Alike
 
 _log = logging.getLogger("gapless.access")
 
@@ -30,14 +33,14 @@ class Access:
     def __init__(self, sample: float = 1.0) -> None:
         self._sample = sample
         self._due = 0.0
+        self._lines = Alike(_log, logging.INFO, __file__)
 
     def note(self, cycle: Answered, now: float) -> None:
         """A response is complete."""
         if self._sample < 1.0 and not self._chosen(cycle, now):
             return
         details = details_of(cycle, now)
-        if _log.isEnabledFor(logging.INFO):
-            _log.handle(_record(f"{details['method']} {target(cycle.scope)} {cycle.status}", details))
+        self._lines.log(time.time(), f"{details['method']} {target(cycle.scope)} {cycle.status}", details)
 
     def _chosen(self, cycle: Answered, now: float) -> bool:
         self._due += self._sample
@@ -56,13 +59,6 @@ class Access:
         _log.info("refused with %d: %s", status, reason, extra={"client": peer(client), "status": status})
 
 
-def _record(text: str, details: dict[str, Any]) -> logging.LogRecord:
-    """Without the search for who logs, which costs as much as all the rest."""
-    record = logging.LogRecord(_log.name, logging.INFO, __file__, 0, text, None, None)
-    record.__dict__.update(details)
-    return record
-
-
 def details_of(cycle: Answered, now: float) -> dict[str, Any]:
     scope = cycle.scope
     details = {
@@ -73,7 +69,9 @@ def details_of(cycle: Answered, now: float) -> dict[str, Any]:
         "bytes": cycle.sent,
         "duration_ms": round((now - cycle.began) * 1000, 3),
     }
-    return {**details, "request_id": cycle.request_id} if cycle.request_id else details
+    if cycle.request_id:
+        details["request_id"] = cycle.request_id
+    return details
 
 
 def target(scope: Any) -> str:
