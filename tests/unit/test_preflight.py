@@ -13,7 +13,7 @@ from gapless.core.model import Amount, MirrorRule, RolloutPolicy, Service, Strat
 from gapless.core.model.pools import DeclaredPool
 from gapless.core.protect import LimitRule, Protect, RateRule
 from gapless.rollout.plan import plan_for
-from gapless.rollout.preflight import Line, Machine, Peaks, Risk, crowd, preflight
+from gapless.rollout.preflight import Coming, Line, Machine, Peaks, Risk, crowd, preflight
 from gapless.testing.signals import FakeSignals
 from tests.unit.control_kit import ME, WEB, Rig
 
@@ -68,6 +68,53 @@ def test_what_is_not_recorded_is_unknown_and_no_low_risk() -> None:
     assert {"record", "rate", "concurrency", "pool db", "memory", "descriptors"} <= unknown
     assert found.risk is Risk.HIGH  # the database's connections need no record
     assert preflight(replace(SERVICE, pools=()), [], Peaks(), Machine()).risk is Risk.UNKNOWN
+
+
+def coming(service: Service = SERVICE, peaks: Peaks = PEAKS, **known: object) -> dict[str, Line]:
+    given = Coming(release="1.5", **{"present": SERVICE, **known})  # type: ignore[arg-type]
+    return {line.what: line for line in preflight(service, [service], peaks, MACHINE, given).lines}
+
+
+def test_the_pools_of_the_coming_release_are_weighed_beside_those_of_the_present_one() -> None:
+    larger = replace(SERVICE, pools=(DeclaredPool(name="db", size=3, most=100),))
+    found = coming(larger)
+    assert found["pool db"].limit == 3 * 2 * 4
+    assert found["pool db"].risk is Risk.MEDIUM, "20 in use at the peak"
+    assert found["connections of db"].used == 4 * 2 * 10 + 4 * 2 * 3
+    assert found["definition"].remedy == "`gapless apply` before the deploy."
+    assert "its pools of orders" in found["definition"].told
+    assert "definition" not in coming()
+
+
+def test_what_the_release_itself_showed_goes_before_what_is_declared() -> None:
+    found = coming(room={"db": 5.0})
+    assert (found["pool db"].limit, found["pool db"].risk) == (20.0, Risk.HIGH)
+    assert "5 in an instance of 1.5" in found["pool db"].told
+    assert found["connections of db"].used == 4 * 2 * 10 + 4 * 5
+
+
+def test_a_pool_that_nobody_declared_is_unknown_in_a_release_that_never_ran() -> None:
+    peaks = replace(PEAKS, in_pool={"cache": 10.0}, pool_room={"cache": 40.0})
+    assert coming(peaks=peaks)["pool cache"].risk is Risk.UNKNOWN
+    assert "never run" in coming(peaks=peaks)["pool cache"].told
+    assert coming(peaks=peaks, room={"cache": 10.0})["pool cache"].risk is Risk.LOW
+    assert coming(peaks=peaks, room={"cache": 3.0})["pool cache"].risk is Risk.MEDIUM
+    full = replace(peaks, in_pool={"cache": 39.0})
+    assert coming(peaks=full)["pool cache"].risk is Risk.MEDIUM, "already with the present sizes"
+
+
+@given(was=st.integers(1, 50), now=st.integers(1, 50), strategy=st.sampled_from(Strategy), instances=st.integers(1, 9))
+def test_no_more_connections_than_all_at_once_with_the_larger_size(
+    was: int, now: int, strategy: Strategy, instances: int
+) -> None:
+    policy = RolloutPolicy(strategy=strategy)
+    before = Service(name="orders", instances=instances, pools=(replace(DB, size=was),), rollout=policy)
+    after = replace(before, pools=(replace(DB, size=now),))
+    used = coming(after, present=before)["connections of db"].used
+    most = crowd(policy, instances).most
+    assert used
+    assert max(was, now) <= used <= most * max(was, now)
+    assert used >= instances * now
 
 
 def test_recorded_pools_count_although_nobody_declared_them() -> None:
@@ -128,6 +175,16 @@ async def test_peaks_come_from_what_was_recorded_by_littles_law() -> None:
     assert found["record"].used == pytest.approx(3600, rel=0.05)
     assert found["concurrency"].used == 4.0
     assert (found["pool db"].used, found["pool db"].limit) == (7.0, 8.0)
+    for instance, size in (("c", 4.0), ("d", 3.0)):
+        labels = {"service": "web", "release": "2", "instance": instance, "pool": "db"}
+        signals.put_gauge("pool_max_size", labels, size)
+    file = {"web": replace(WEB, protect=Protect(limit=LimitRule(max=1)))}
+    rig.plane.preflight._file = lambda: file
+    weighed = {line.what: line for line in (await rig.plane.preflight.report("web", "2", by_file=True)).lines}
+    assert (weighed["pool db"].limit, weighed["pool db"].risk) == (6.0, Risk.HIGH)
+    assert (weighed["concurrency"].limit, weighed["definition"].risk) == (2, Risk.MEDIUM)
+    in_force = {line.what: line for line in (await rig.plane.preflight.report("web", "2")).lines}
+    assert (in_force["concurrency"].limit, "definition" in in_force) == (20, False)
     signals.away = "gone"
     assert (await rig.plane.preflight.report("web")).lines[0].risk is Risk.UNKNOWN
     await rig.down()

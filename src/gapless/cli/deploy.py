@@ -67,7 +67,7 @@ def deploy_command(
         emit(outline if json else told(outline), json)
         return
     for order in orders:
-        for warning in warnings(report_of(client, order["service"])):
+        for warning in warnings(report_of(client, order["service"], order["version"])):
             note(warning)
     watch_all(client, client.post("/v1/deploy", body)["rollouts"], json=json, detach=detach)
 

@@ -14,6 +14,10 @@ UNITS = {"bytes": (1 << 20, "MB"), "s": (3600, "h")}
 
 def preflight_command(
     service: Annotated[str, typer.Argument(help="The service.")],
+    release: Annotated[
+        str,
+        typer.Option("--release", help="Weigh this one: by gapless.yaml as it is now, and what it showed."),
+    ] = "",
     json: Json = False,
     file: File = DEFAULT_FILE,
     state: State = None,
@@ -24,12 +28,13 @@ def preflight_command(
     Exit status: 0, 21 when a risk is high.
 
     Example: gapless preflight orders
+    Example: gapless preflight orders --release 1.5.0
     """
     from gapless.cli.client import ControlClient, state_of
     from gapless.cli.output import emit, table
     from gapless.core.errors import RiskTooHigh
 
-    found = report_of(ControlClient(state_of(state, file)), service)
+    found = report_of(ControlClient(state_of(state, file)), service, release, by_file=bool(release))
     if json:
         emit(found, json)
     else:
@@ -41,8 +46,12 @@ def preflight_command(
         raise typer.Exit(RiskTooHigh.exit_code)
 
 
-def report_of(client: Any, service: str) -> Any:
-    return client.get(f"/v1/services/{service}/preflight")
+def report_of(client: Any, service: str, release: str = "", *, by_file: bool = False) -> Any:
+    """`by_file`: by gapless.yaml as it is now, and not by what is in force."""
+    from urllib.parse import urlencode
+
+    query = urlencode({**({"release": release} if release else {}), **({"file": 1} if by_file else {})})
+    return client.get(f"/v1/services/{service}/preflight?{query}")
 
 
 def warnings(report: Any) -> list[str]:

@@ -109,7 +109,7 @@ class ControlPlane:
         self._apply_turn = asyncio.Lock()
         self._applying = Applying(self.records, self.commands, self.events)
         known: Signals = signals or recorder or NoSignals()
-        self.preflight = Preflight(self.records, self.commands, known, world)
+        self.preflight = Preflight(self.records, self.commands, known, world, lambda: load(system.path).services)
         self.rollouts = RolloutCommands(self.records, self.commands, world, self.events, self.preflight.refuse)
         self._registrar = self._registrar_in(catalog)
         traffic = RegistryFirst(gateway, self._registrar) if self._registrar else gateway

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gapless.control.applying import merged
 from gapless.control.commands import Commands
 from gapless.control.records import Records
 from gapless.core.errors import RiskTooHigh, SignalsUnavailable
 from gapless.core.model import Service
 from gapless.core.ports import Selection, Series, Signals, World
-from gapless.rollout.preflight import Machine, Peaks, Report, Risk, preflight
+from gapless.rollout.preflight import Coming, Machine, Peaks, Report, Risk, preflight
 
 LOOK_BACK_S = 7 * 86_400.0
 """What is recorded is less, as a rule: a day."""
@@ -23,28 +24,60 @@ Table = Mapping[float, float]
 
 
 class Preflight:
-    """`report` raises UnknownName; `refuse` raises RiskTooHigh."""
+    """`report` raises UnknownName; `refuse` raises RiskTooHigh. `file`: reads the definitions of gapless.yaml as it is
+    now; raises ConfigError."""
 
-    def __init__(self, records: Records, commands: Commands, signals: Signals, world: World) -> None:
+    def __init__(
+        self,
+        records: Records,
+        commands: Commands,
+        signals: Signals,
+        world: World,
+        file: Callable[[], Mapping[str, Service]],
+    ) -> None:
         self._records = records
         self._commands = commands
         self._signals = signals
         self._world = world
+        self._file = file
 
-    async def report(self, name: str) -> Report:
-        service = self._commands.known(name)
-        peaks = await self._peaks(service)
-        return preflight(service, self._records.services(), peaks, await asyncio.to_thread(machine))
+    async def report(self, name: str, release: str = "", *, by_file: bool = False) -> Report:
+        """Of the next rollout; of one to `release`, with what that one showed when it ran. `by_file`: by gapless.yaml,
+        which need not be in force. Raises UnknownName, ConfigError."""
+        present = self._commands.known(name)
+        services = {each.name: each for each in self._records.services()}
+        if by_file:
+            services |= await asyncio.to_thread(self._file)
+            services[name] = merged(present, services[name])
+        coming = Coming(release=release, room=await self._room(name, release), present=present)
+        peaks = await self._peaks(present)
+        found = list(services.values())
+        return preflight(services[name], found, peaks, await asyncio.to_thread(machine), coming)
 
-    async def refuse(self, names: Sequence[str]) -> None:
-        """For services whose policy says so, when the risk is high."""
-        for name in names:
+    async def refuse(self, releases: Sequence[tuple[str, str]]) -> None:
+        """For services whose policy says so, when the risk of a rollout to a release is high."""
+        for name, release in releases:
             if self._commands.known(name).rollout.preflight_blocks:
-                report = await self.report(name)
+                report = await self.report(name, release)
                 high = [line for line in report.lines if line.risk is Risk.HIGH]
                 if high:
                     told = "; ".join(f"{line.what}: {line.told} ({_numbers(line.used, line.limit)})" for line in high)
                     raise RiskTooHigh(f"{name} is not deployed: {told}")
+
+    async def _room(self, name: str, release: str) -> dict[str, float]:
+        """By pool, the least that any instance of a release had room for; nothing when it never ran."""
+        if not release:
+            return {}
+        where = {"service": name, "release": release}
+        try:
+            found = await self._many(Selection(metric="pool_max_size", where=where, by=("pool", "instance")))
+        except SignalsUnavailable:
+            return {}
+        rooms: dict[str, float] = {}
+        for one in found:
+            pool, last = one.labels.get("pool", ""), one.points[-1][1] if one.points else 0.0
+            rooms[pool] = min(rooms.get(pool, last), last)
+        return {pool: room for pool, room in rooms.items() if room}
 
     async def _peaks(self, service: Service) -> Peaks:
         """What cannot be asked now was not recorded."""

@@ -49,8 +49,8 @@ class Terms:
 NOW = Terms()
 
 
-RefuseRisk = Callable[[Sequence[str]], Awaitable[None]]
-"""Raises RiskTooHigh for services that are not to be deployed."""
+RefuseRisk = Callable[[Sequence[tuple[str, str]]], Awaitable[None]]
+"""Raises RiskTooHigh for services and releases that are not to be deployed."""
 
 
 class RolloutCommands:
@@ -77,7 +77,7 @@ class RolloutCommands:
         """Begin to move several services as a train, or a single one. Raises as `deploy`, and ConfigError."""
         self.refuse(orders, terms)
         if self._preflight:
-            await self._preflight([order.service for order in orders])
+            await self._preflight([(order.service, order.version) for order in orders])
         async with self._commands.making:
             releases = [await self._release(order) for order in orders]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gapless.core.model import RolloutPolicy, Service, Strategy
+from gapless.core.model.pools import DeclaredPool
 from gapless.rollout.gates import described
 from gapless.rollout.plan import plan_for, replaced_at_once
 
@@ -43,6 +44,20 @@ class Peaks:
     """Connections in use at once in all instances, by pool."""
     pool_room: Mapping[str, float] = field(default_factory=dict)
     """What all instances together have room for, by pool, as they say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coming:
+    """The release that is to be rolled out, as far as it is known. `present`: the service as it is defined now, when it
+    is weighed by another definition."""
+
+    release: str = ""
+    room: Mapping[str, float] = field(default_factory=dict)
+    """What one of its instances has room for, by pool, as it said when it ran."""
+    present: Service | None = None
+
+
+ANY = Coming()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +99,22 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Instances of a service during a rollout: `most` at once, and `fewest` that answer."""
+    """Instances of a service during a rollout: `most` at once, and `fewest` that answer. `pairs`: how many of the old
+    and of the new release there are at once, at each step and after the last."""
 
     most: int
     fewest: int
+    pairs: tuple[tuple[int, int], ...]
 
 
 def crowd(policy: RolloutPolicy, instances: int) -> Crowd:
     plan = plan_for(policy, instances)
     before = [plan.old_at_start, *(step.old_instances for step in plan.steps)]
-    most = max(old + step.new_instances for old, step in zip(before, plan.steps, strict=False))
-    return Crowd(most=max(most, instances), fewest=instances - _missing(policy, instances))
+    pairs = [(old, step.new_instances) for old, step in zip(before, plan.steps, strict=False)]
+    most = max(old + new for old, new in pairs)
+    return Crowd(
+        most=max(most, instances), fewest=instances - _missing(policy, instances), pairs=(*pairs, (0, instances))
+    )
 
 
 def _missing(policy: RolloutPolicy, instances: int) -> int:
@@ -102,15 +122,16 @@ def _missing(policy: RolloutPolicy, instances: int) -> int:
 
 
 def preflight(
-    service: Service, services: Sequence[Service], peaks: Peaks, machine: Machine, *, stable: str = ""
+    service: Service, services: Sequence[Service], peaks: Peaks, machine: Machine, coming: Coming = ANY
 ) -> Report:
-    """Of a rollout of `service` as it is defined now. `services`: all of the system, with whom it shares pools."""
+    """Of a rollout of `service`. `services`: all of the system, with whom it shares pools."""
     found = crowd(service.rollout, service.instances)
     lines = [
         _record(peaks),
+        *_definition(service, coming),
         *_rate(service, peaks),
         *_concurrency(service, peaks, found),
-        *_pools(service, services, peaks, found),
+        *_pools(service, services, peaks, found, coming),
         _memory(service, peaks, machine, found),
         _descriptors(service, peaks, machine),
         _processors(service, machine, found),
@@ -145,6 +166,16 @@ def _record(peaks: Peaks) -> Line:
     return Line(what="record", risk=Risk.LOW, told=told, used=peaks.recorded_s, unit="s")
 
 
+def _definition(service: Service, coming: Coming) -> Iterator[Line]:
+    """A deploy starts instances by what is in force."""
+    present = coming.present
+    names = ("instances", "workers", "pools", "protect", "rollout")
+    changed = [name for name in names if present and getattr(present, name) != getattr(service, name)]
+    if changed:
+        told = f"weighed as gapless.yaml says now; its {' and '.join(changed)} of {service.name} are not in force yet"
+        yield Line(what="definition", risk=Risk.MEDIUM, told=told, remedy="`gapless apply` before the deploy.")
+
+
 def _rate(service: Service, peaks: Peaks) -> Iterator[Line]:
     rate = service.protect.rate if service.protect else None
     if rate is None or rate.by:
@@ -162,29 +193,45 @@ def _concurrency(service: Service, peaks: Peaks, found: Crowd) -> Iterator[Line]
     yield _line("concurrency", peaks.concurrent, room, "requests", told, "More instances, or a higher limit.")
 
 
-def _pools(service: Service, services: Sequence[Service], peaks: Peaks, found: Crowd) -> Iterator[Line]:
+def _pools(service: Service, services: Sequence[Service], peaks: Peaks, found: Crowd, coming: Coming) -> Iterator[Line]:
     for pool in service.pools:
-        room = pool.size * service.workers * found.fewest
-        told = f"in use at the peak against {pool.size} x {service.workers} workers x {found.fewest} instances"
+        room, told = float(pool.size * service.workers), f"{pool.size} x {service.workers} workers"
+        if own := coming.room.get(pool.name):
+            room, told = own, f"{own:g} in an instance of {coming.release}"
+        told = f"in use at the peak against {told} x {found.fewest} instances"
         remedy = f"A larger pool, or find out what holds its connections: pool {pool.name}."
-        yield _line(f"pool {pool.name}", peaks.in_pool.get(pool.name), room, "connections", told, remedy)
+        limit = room * found.fewest
+        yield _line(f"pool {pool.name}", peaks.in_pool.get(pool.name), limit, "connections", told, remedy)
         if pool.most:
-            yield _shared(pool.name, pool.most, service, services, found)
+            yield _shared(pool, service, services, found, coming)
     declared = {pool.name for pool in service.pools}
     for name in sorted(peaks.in_pool.keys() - declared):
-        has = peaks.pool_room.get(name, 0.0) * found.fewest / service.instances
-        told = f"connections in use at the peak against what {found.fewest} instances have room for"
-        yield _line(f"pool {name}", peaks.in_pool[name], has, "connections", told, f"A larger pool {name}.")
+        yield _undeclared(name, service, peaks, found, coming)
 
 
-def _shared(name: str, most: int, service: Service, services: Sequence[Service], found: Crowd) -> Line:
-    """All connections that all services may open while this one is rolled out."""
+def _undeclared(name: str, service: Service, peaks: Peaks, found: Crowd, coming: Coming) -> Line:
+    own = coming.room.get(name)
+    has = (peaks.pool_room.get(name, 0.0) / service.instances if own is None else own) * found.fewest
+    whose = f" of {coming.release}" if own is not None else ""
+    told = f"connections in use at the peak against what {found.fewest} instances{whose} have room for"
+    line = _line(f"pool {name}", peaks.in_pool[name], has, "connections", told, f"A larger pool {name}.")
+    if not coming.release or own is not None or line.risk is not Risk.LOW:
+        return line
+    told = f"{told}; {coming.release} has never run, and may have another size"
+    return replace(line, risk=Risk.UNKNOWN, told=told, remedy=f"Declare it: `pools: {{{name}: {{size: …}}}}`.")
+
+
+def _shared(pool: DeclaredPool, service: Service, services: Sequence[Service], found: Crowd, coming: Coming) -> Line:
+    """All connections that all services may open while this one is rolled out, old instances and new ones."""
+    present = coming.present or service
+    was = sum(each.size for each in present.pools if each.name == pool.name) * present.workers
+    now = coming.room.get(pool.name) or pool.size * service.workers
+    own = max(old * was + new * now for old, new in found.pairs)
     all_of = [s for s in services if s.name != service.name]
-    own = sum(p.size for p in service.pools if p.name == name) * service.workers * found.most
-    others = sum(p.size * s.workers * s.instances for s in all_of for p in s.pools if p.name == name)
-    told = f"{found.most} instances of {service.name} at once may open {own}, other services {others}"
-    remedy = f"Smaller pools, fewer workers, less surge; or let {name} accept more."
-    return _line(f"connections of {name}", own + others, most, "connections", told, remedy)
+    others = sum(p.size * s.workers * s.instances for s in all_of for p in s.pools if p.name == pool.name)
+    told = f"{found.most} instances of {service.name} at once may open {own:g}, other services {others}"
+    remedy = f"Smaller pools, fewer workers, less surge; or let {pool.name} accept more."
+    return _line(f"connections of {pool.name}", own + others, pool.most, "connections", told, remedy)
 
 
 def _memory(service: Service, peaks: Peaks, machine: Machine, found: Crowd) -> Line:
