@@ -93,6 +93,14 @@ def test_gates_are_run_by_hand_too(system: System) -> None:
 def test_the_preflight_tells_what_a_rollout_will_need(system: System) -> None:
     found = system.json("preflight", "web")
     assert {"record", "memory", "descriptors", "processors", "mirror"} <= {line["what"] for line in found["lines"]}
+    coming = system.json("preflight", "web", "--release", "2.0")
+    assert {line["what"] for line in coming["lines"]} == {line["what"] for line in found["lines"]}
+    written = system.file.read_text()
+    system.file.write_text(written.replace("instances: 2", "instances: 3"))
+    coming = {line["what"]: line for line in system.json("preflight", "web", "--release", "2.0")["lines"]}
+    system.file.write_text(written)
+    assert "its instances of web are not in force yet" in coming["definition"]["told"]
+    assert coming["processors"]["used"] > next(each["used"] for each in found["lines"] if each["what"] == "processors")
     shown = system.run("preflight", "web").stdout
     assert "RISK" in shown
     assert "100 % of GET, HEAD" in shown

@@ -23,6 +23,7 @@ from gapless.control.figures import Figures
 from gapless.control.gate import GateCommands
 from gapless.control.gates.comparer import StartComparer, comparers
 from gapless.control.gates.gates import Gates
+from gapless.control.gates.leavings import Leavings
 from gapless.control.gates.mirrors import Mirrors
 from gapless.control.gates.run import RunGate, Runner
 from gapless.control.gateway import Gateway
@@ -168,6 +169,7 @@ class ControlPlane:
             Loop("welcome", self.commands.welcome, SUPERVISE_EVERY_S, world),
             Loop("faults", self.gate.tidy, FAULTS_EVERY_S, world, woken=False),
             Loop("tidying", self.commands.tidy, TIDY_EVERY_S, world, woken=False),
+            Loop("tidying gates", Leavings(self.records, state).tidy, TIDY_EVERY_S, world, woken=False),
             *self.watching.loops(),
             *([Loop("registrar", self._registrar.step, REGISTER_EVERY_S, world)] if self._registrar else ()),
         )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapless.control.gates import process
+from gapless.control.gates.leavings import leavings
 from gapless.control.gates.run import RunGate
 from gapless.control.gates.scene import Scene, mark_of
 from gapless.control.records import Records, persist
@@ -112,7 +113,7 @@ class Gates:
             service=rollout.service,
             release=rollout.after,
             base=self._base,
-            scratch=self._state / "gates" / f"{rollout.service}-{rollout.number}",
+            scratch=leavings(self._state, rollout.service, rollout.number),
             mark=mark_of(self._state, rollout.service, rollout.number, gate.name),
             code=self._state / "releases" / release.digest / "code",
             address=address,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gapless.control.gates.comparer import Comparer, StartComparer
 from gapless.control.gates.gates import change_of
+from gapless.control.gates.leavings import leavings
 from gapless.control.gates.scene import Scene, mark_of
 from gapless.control.records import Records, persist
 from gapless.core.errors import GaplessError
@@ -146,7 +147,7 @@ class Mirrors:
             service=rollout.service,
             release=rollout.after,
             base=self._base,
-            scratch=self._state / "gates" / f"{rollout.service}-{rollout.number}",
+            scratch=leavings(self._state, rollout.service, rollout.number),
             mark=mark_of(self._state, rollout.service, rollout.number, MIRROR_GATE),
         )
 
