@@ -22,7 +22,7 @@ ROOTS = (
     "envoy/config/endpoint/v3/endpoint.proto",
     "envoy/config/listener/v3/listener.proto",
     "envoy/config/route/v3/route.proto",
-    "envoy/extensions/access_loggers/grpc/v3/als.proto",
+    "envoy/extensions/access_loggers/open_telemetry/v3/logs_service.proto",
     "envoy/extensions/common/matching/v3/extension_matcher.proto",
     "envoy/extensions/filters/common/matcher/action/v3/skip_action.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",
@@ -36,12 +36,22 @@ ROOTS = (
     "envoy/extensions/retry/priority/previous_priorities/v3/previous_priorities_config.proto",
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
-    "envoy/service/accesslog/v3/als.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "envoy/service/runtime/v3/rtds.proto",
     "envoy/type/matcher/v3/http_inputs.proto",
 )
 """The files whose messages `gapless.gateway.envoy` names; the rest follows from their imports."""
+
+_OTLP = "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig"
+NEWER = {
+    _OTLP: (
+        ("grpc_service", 9, "envoy/config/core/v3/grpc_service.proto", "envoy.config.core.v3.GrpcService"),
+        ("buffer_flush_interval", 11, "google/protobuf/duration.proto", "google.protobuf.Duration"),
+        ("buffer_size_bytes", 12, "google/protobuf/wrappers.proto", "google.protobuf.UInt32Value"),
+    ),
+}
+"""Message → (field, number, file, type): fields that Envoy 1.39 has and the newest `xds-protos` does not. Those that it
+has in their place are deprecated."""
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,unused-ignore]
@@ -68,7 +78,25 @@ def descriptors(roots: tuple[str, ...]) -> bytes:
     seen: set[str] = set()
     for root in roots:
         _add(_file(root), files, seen)
+    for file in files.file:
+        for message in file.message_type:
+            for field in NEWER.get(f"{file.package}.{message.name}", ()):
+                _extend(file, message, *field)
     return bytes(files.SerializeToString(deterministic=True))
+
+
+def _extend(file: Any, message: Any, name: str, number: int, source: str, kind: str) -> None:
+    if any(field.number == number for field in message.field):
+        raise RuntimeError(f"xds-protos has {message.name}.{name} by now: take it out of NEWER")
+    field = message.field.add(name=name, json_name=_camel(name), number=number, type_name=f".{kind}")
+    field.label, field.type = field.LABEL_OPTIONAL, field.TYPE_MESSAGE
+    if source not in file.dependency:
+        file.dependency.append(source)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
 
 
 def _file(proto: str) -> Any:

@@ -1,4 +1,4 @@
-"""What each release answered, second by second, from Envoy's access-log stream (`core.ports.Metrics`).
+"""What each release answered, second by second, from Envoy's access log (`core.ports.Metrics`).
 
 An entry belongs to the second in which it *arrives* (at most the flush interval, 0.2 s, after its request ended). So a
 second that is over never changes any more: whoever reads windows that end at `now - 1 s` and begin where the last one
@@ -22,6 +22,7 @@ from typing import Any
 from gapless.core.model import HISTOGRAM_BOUNDS_S, WARM_UP_REQUESTS, WARM_UP_S, Window
 from gapless.core.ports import World
 from gapless.gateway.envoy.clusters import cluster_name, split_name
+from gapless.gateway.envoy.entries import NOTHING, Entry, entries
 from gapless.gateway.envoy.spans import span_of
 from gapless.observe.metrics import Counter, Histogram, Meter
 from gapless.observe.trace.spans import Kept
@@ -43,6 +44,13 @@ SWITCHING_PROTOCOLS = 101
 _GRPC_FAILURES = frozenset({"2", "4", "13", "14", "15"})
 """UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS: what would be a 5xx of HTTP. The others blame the
 caller, or say that something is not there."""
+
+_OURS = frozenset({"RL", "FI"})
+"""Signs of Envoy's: it has answered by itself; refused by a rate, or aborted by a fault."""
+_HUNG_UP = frozenset({"DC", "DR"})
+"""The client did not wait for the answer."""
+_CUT_OFF = frozenset({"UR", "UC", "UT", "UPE", "SI"})
+"""The status was already sent, but the rest of the response never came."""
 
 NOBODY = cluster_name("", "")
 """No release of ours was asked; nor was one when the gateway's rate limit has refused."""
@@ -94,32 +102,31 @@ class AccessLog:
         self._world = world
         self._seconds: deque[tuple[int, dict[str, Second]]] = deque()
         """(second since the epoch, cluster → what it answered), oldest first."""
-        self._answering: dict[tuple[str, int], tuple[float, int, float]] = {}
+        self._answering: dict[str, tuple[float, int, float]] = {}
         """Instances: when the first of so many answers came, and the last one. Least recently heard first."""
         self._recent: deque[tuple[int, dict[str, Second]]] = deque()
         """Those of them that still hold their slowest answers."""
 
     def take(self, message: Any) -> None:
-        """Count the entries of an envoy.service.accesslog.v3.StreamAccessLogsMessage."""
+        """Count the entries of a message (`entries.message_class`)."""
         now = self._now()
-        for entry in message.http_logs.log_entry:
-            common = entry.common_properties
-            if span := span_of(entry):
+        for began_at, entry in entries(message):
+            if entry.answered != NOTHING and (span := span_of(entry, began_at)):
                 self.kept.add(span)
-            cluster = cluster_name(*split_name(common.upstream_cluster))
-            if cluster != NOBODY and not _ours(common.response_flags):
-                failed, latency_s = _outcome(entry.response, common)
-                user = entry.request.request_headers.get("x-user-id", "")
-                now.setdefault(cluster, Second()).add(failed, user, latency_s, self._warm(common))
-                self._count(cluster, _status(entry.response.response_code.value, failed), latency_s)
+            cluster = cluster_name(*split_name(entry.cluster))
+            flags = frozenset() if entry.flags == NOTHING else frozenset(entry.flags.split(","))
+            if cluster != NOBODY and not flags & _OURS:
+                failed, latency_s = _outcome(entry, flags)
+                user = "" if entry.user == NOTHING else entry.user
+                now.setdefault(cluster, Second()).add(failed, user, latency_s, self._warm(entry.place))
+                self._count(cluster, _status(int(entry.status), failed), latency_s)
 
-    def _warm(self, common: Any) -> bool:
+    def _warm(self, place: str) -> bool:
         """Whether the instance that answered has done so for a while. A new one has an address of its own; one that
         reloads in place keeps it, and starts warm or not, which nobody can tell from here."""
-        asked = common.upstream_remote_address.socket_address
-        if not asked.port_value:
+        if place == NOTHING:
             return True
-        place, now = (asked.address, asked.port_value), self._world.time()
+        now = self._world.time()
         first_at, count, last_at = self._answering.get(place, (now, 0, now))
         if now - last_at > KEPT_S:
             first_at, count = now, 0
@@ -183,45 +190,24 @@ def _status(code: int, failed: bool) -> str:
     return "5xx" if failed else f"{code // 100 or 5}xx"
 
 
-def _ours(flags: Any) -> bool:
-    """The gateway has answered by itself: refused by a rate, or aborted by a fault."""
-    return bool(flags.rate_limited or flags.fault_injected)
-
-
-def _outcome(response: Any, common: Any) -> tuple[bool, float]:
+def _outcome(entry: Entry, flags: frozenset[str]) -> tuple[bool, float]:
     """(whether it is the release's error, latency in seconds)."""
-    code = response.response_code.value
-    flags = common.response_flags
-    if flags.downstream_connection_termination or flags.downstream_remote_reset:
-        return code >= 500, _seconds(common.duration)
-    failed = code >= 500 or code == 0 or _cut_off(flags) or _grpc_failed(response)
-    return failed, _latency_s(common, code)
+    code = int(entry.status)
+    if flags & _HUNG_UP:
+        return code >= 500, entry.took_s
+    failed = code >= 500 or code == 0 or bool(flags & _CUT_OFF) or _grpc_failed(entry)
+    return failed, _latency_s(entry, code)
 
 
-def _grpc_failed(response: Any) -> bool:
+def _grpc_failed(entry: Entry) -> bool:
     """A call's status comes with HTTP's 200, in the trailers, or in the headers of an answer without a body."""
-    status = response.response_trailers.get("grpc-status") or response.response_headers.get("grpc-status")
-    return bool(status) and status in _GRPC_FAILURES
+    status = entry.grpc_header if entry.grpc_trailer == NOTHING else entry.grpc_trailer
+    return status in _GRPC_FAILURES
 
 
-def _cut_off(flags: Any) -> bool:
-    """The status was already sent, but the rest of the response never came."""
-    return bool(
-        flags.upstream_remote_reset
-        or flags.upstream_connection_termination
-        or flags.upstream_request_timeout
-        or flags.upstream_protocol_error
-        or flags.stream_idle_timeout
-    )
-
-
-def _latency_s(common: Any, code: int) -> float:
-    upgraded = code == SWITCHING_PROTOCOLS
-    last = "time_to_first_upstream_rx_byte" if upgraded else "time_to_last_upstream_rx_byte"
-    if not common.HasField(last):
-        return _seconds(common.duration)
-    return max(_seconds(getattr(common, last)) - _seconds(common.time_to_last_rx_byte), 0.0)
-
-
-def _seconds(duration: Any) -> float:
-    return float(duration.seconds) + float(duration.nanos) * 1e-9
+def _latency_s(entry: Entry, code: int) -> float:
+    last = entry.first if code == SWITCHING_PROTOCOLS else entry.last
+    if last == NOTHING:
+        return entry.took_s
+    received_us = 0 if entry.received == NOTHING else int(entry.received)
+    return max(int(last) - received_us, 0) * 1e-6

@@ -23,6 +23,9 @@ RECONNECT = {"base_interval": "0.100s", "max_interval": "1s"}
 CALM = {"connection_keepalive": {"interval": "10s", "timeout": "10s"}}
 """Of HTTP/2 to a control plane elsewhere: one whose machine is gone does not close its connections."""
 
+LOGS_UNDER_WAY = 200
+"""Then entries are lost: after ten seconds or more, for each worker sends some five messages a second."""
+
 DRAIN_S = 600
 """How long a removed or changed listener lets its requests finish; `drain` decides by what is still under way."""
 
@@ -167,6 +170,8 @@ def _control(kind: str, *endpoints: dict[str, Any], http2: dict[str, Any] | None
         "name": NAME,
         "type": kind,
         "connect_timeout": "1s",
+        # Each message of the access log is a request: one that a hanging control plane does not answer is kept here.
+        "circuit_breakers": {"thresholds": [{"max_requests": LOGS_UNDER_WAY}]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": options,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from gapless.core.errors import CertificateRefused, GaplessError, GatewayMissing, PortTaken
 from gapless.core.model import Door
+from gapless.gateway.envoy.entries import LOGS, message_class
 from gapless.gateway.envoy.listener import AUTHORIZATION
 from gapless.gateway.envoy.protos import Messages
 
 _log = logging.getLogger("gapless.gateway.xds")
 
 DISCOVERY = "envoy.service.discovery.v3."
-ACCESS_LOG = "envoy.service.accesslog.v3."
 
 ALIVE_S, ANSWER_S = 15, 15
 """A gateway that says nothing for so long is asked for a sign of life, and left after as long without one: a machine
@@ -40,11 +40,11 @@ STRANGERS = 100
 
 Streams = Callable[[AsyncIterator[Any], Any, bool], AsyncIterator[bytes]]
 """(requests, context, whether it is elsewhere) → responses."""
-Logs = Callable[[AsyncIterator[Any]], Awaitable[bytes]]
+Logs = Callable[[Any], None]
 
 
 class Doors:
-    """The gRPC servers. `streams` answers discovery, `logs` reads an access log to its end."""
+    """The gRPC servers. `streams` answers discovery, `logs` takes entries of an access log."""
 
     def __init__(self, socket: Path, door: Door | None, messages: Messages, streams: Streams, logs: Logs) -> None:
         self._socket = socket
@@ -112,18 +112,18 @@ class Doors:
             async for data in self._streams(requests, context, away):
                 yield data
 
-        async def logs(requests: AsyncIterator[Any], context: Any) -> bytes:
+        async def logs(request: Any, context: Any) -> bytes:
             await self._check(grpc, context, away)
-            return await self._logs(requests)
+            self._logs(request)
+            return b""
 
         asked = self._messages.message(DISCOVERY + "DeltaDiscoveryRequest").FromString
-        entries = self._messages.message(ACCESS_LOG + "StreamAccessLogsMessage").FromString
         stream = grpc.stream_stream_rpc_method_handler(streams, request_deserializer=asked)
-        log = grpc.stream_unary_rpc_method_handler(logs, request_deserializer=entries)
+        log = grpc.unary_unary_rpc_method_handler(logs, request_deserializer=message_class().FromString)
         handler = grpc.method_handlers_generic_handler
         return (
             handler(DISCOVERY + "AggregatedDiscoveryService", {"DeltaAggregatedResources": stream}),
-            handler(ACCESS_LOG + "AccessLogService", {"StreamAccessLogs": log}),
+            handler(LOGS, {"Export": log}),
         )
 
     async def _check(self, grpc: Any, context: Any, away: bool) -> None:

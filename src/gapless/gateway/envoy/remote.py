@@ -16,7 +16,7 @@ from gapless.core.model import Address
 from gapless.core.ports import World
 from gapless.gateway.envoy import admin
 from gapless.gateway.envoy.bootstrap import ADMIN_SOCKET, Control, bootstrap_away, default_workers
-from gapless.gateway.envoy.doors import ACCESS_LOG
+from gapless.gateway.envoy.entries import LOGS
 from gapless.gateway.envoy.listener import AUTHORIZATION
 from gapless.gateway.envoy.nodes import Place
 from gapless.gateway.envoy.process import EnvoyProcess, find_binary
@@ -173,11 +173,11 @@ _Refusal = tuple[Any, str]
 
 
 async def _asked(grpc: Any, control: Control, address: Address) -> _Refusal | None:
-    """None: it would have us. It is sent an access log without entries, in one piece."""
+    """None: it would have us. It is sent an access log without entries."""
     channel = _channel(grpc, control, address)
     shown = ((AUTHORIZATION, f"Bearer {control.token}"),) if control.token else ()
     try:
-        call = channel.unary_unary(f"/{ACCESS_LOG}AccessLogService/StreamAccessLogs")
+        call = channel.unary_unary(f"/{LOGS}/Export")
         await call(b"", metadata=shown, timeout=ASK_S)
     except grpc.aio.AioRpcError as error:
         return error.code(), error.details() or error.code().name

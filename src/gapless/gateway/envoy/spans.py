@@ -4,47 +4,41 @@ needs no collector."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import xxhash
 
+from gapless.gateway.envoy.entries import Entry
 from gapless.observe.trace.context import parse
 from gapless.observe.trace.spans import CHILD, Span, Value
 
 SERVICE = "gateway"
-ASKED, ANSWERED = "traceparent", "traceresponse"
 UPSTREAM_FAULT = 500
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+"""Others have no name: a client could make up any number of them."""
 
 
-def span_of(entry: Any) -> Span | None:
-    """Of an envoy.data.accesslog.v3.HTTPAccessLogEntry; None when the request is not recorded."""
-    child = parse(entry.response.response_headers.get(ANSWERED, "").encode())
+def span_of(entry: Entry, began_at: float) -> Span | None:
+    """The gateway's span of a request; None when it is not recorded."""
+    child = parse(entry.answered.encode())
     if child is None or not child.sampled:
         return None
-    caller = parse(entry.request.request_headers.get(ASKED, "").encode())
-    common, status = entry.common_properties, entry.response.response_code.value
-    path = entry.request.original_path or entry.request.path
+    caller, status = parse(entry.asked.encode()), int(entry.status)
     attributes: dict[str, Value] = {
         CHILD: child.span_id,
         "http.response.status_code": status,
-        "url.path": path.partition("?")[0],
-        "gapless.cluster": common.upstream_cluster,
+        "url.path": entry.path.partition("?")[0],
+        "gapless.cluster": entry.cluster,
     }
     return Span(
         child.trace_id,
         xxhash.xxh64_hexdigest(f"{child.trace_id}{child.span_id}".encode()),
         caller.span_id if caller and caller.trace_id == child.trace_id else "",
-        METHODS.get(entry.request.request_method, "OTHER"),
+        entry.method if entry.method in METHODS else "OTHER",
         "server",
         SERVICE,
         SERVICE,
         "",
-        began_at=common.start_time.seconds + common.start_time.nanos * 1e-9,
-        took_s=common.duration.seconds + common.duration.nanos * 1e-9,
+        began_at=began_at,
+        took_s=entry.took_s,
         failed=status >= UPSTREAM_FAULT,
         attributes=attributes,
     )
-
-
-METHODS = {1: "GET", 2: "HEAD", 3: "POST", 4: "PUT", 5: "DELETE", 6: "CONNECT", 7: "OPTIONS", 8: "TRACE", 9: "PATCH"}
-"""envoy.config.core.v3.RequestMethod."""

@@ -72,7 +72,6 @@ class XdsServer:
         self._messages = messages
         self._socket = socket
         self._on_refused = on_refused
-        self._on_log = on_log
         self._time = time
         self._links: set[Link] = set()
         self._truth: Snapshot | None = None
@@ -84,7 +83,7 @@ class XdsServer:
         self._encoded: tuple[object, bytes] = (None, b"")
         self._refusal: Refused | None = None
         self._waiters: set[asyncio.Event] = set()
-        self._doors = Doors(socket, door, messages, self._stream, self._logs)
+        self._doors = Doors(socket, door, messages, self._stream, on_log)
 
     @property
     def connected(self) -> int:
@@ -276,11 +275,6 @@ class XdsServer:
             if link.joined:
                 self._refusal = Refused(refusal.text, name)
         self._on_refused(f"gateway {name}: {refusal.text}" if name else refusal.text)
-
-    async def _logs(self, requests: AsyncIterator[Any]) -> bytes:
-        async for message in requests:
-            self._on_log(message)
-        return b""
 
     def _encode(self, told: Told) -> bytes:
         """The same for all Envoys but for the nonce, a field that is put behind the others, and for what differs by
