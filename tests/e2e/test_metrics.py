@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.integration.prometheus_kit import ask, prometheus
 from tests.ports import free_port
 
 RESTARTS = Path(__file__).parents[2] / "benchmarks" / "restarts.py"
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -39,14 +41,36 @@ def on_disk(system: System) -> bool:
     return bool(rows[0])
 
 
+def discovering(port: int) -> str:
+    """The job of the page, impatient."""
+    jobs = re.findall(r"^```yaml\nscrape_configs:\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    [job] = [job for job in jobs if "http_sd" in job]
+    return str(job.replace("9464", str(port)).replace("5s", "1s"))
+
+
+def check_discovery(system: System, url: str) -> None:
+    """Each is a target of its own, with the labels of the page; one that has gone is none any more."""
+
+    def up() -> dict[str, str]:
+        found = ask(url, "query", query='up{job="gapless-instances"} == 1')["result"]
+        return {one["metric"]["instance"]: one["metric"].get("service", "") for one in found}
+
+    until(lambda: sorted(up().values()) == ["", "", "web", "web"], "both instances, gateway, control", system.output)
+    assert {"gateway", "control"} < up().keys()
+    alone = ask(url, "query", query='gapless_workers{job="gapless-instances", service="web"}')
+    assert {one["metric"]["instance"] for one in alone["result"]} == {name for name, of in up().items() if of}
+    assert system.run("scale", "web", "1").returncode == 0
+    until(lambda: sorted(up().values()) == ["", "", "web"], "one instance less", system.output)
+
+
 @pytest.mark.timeout(300)
 def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> None:
     system, port = System(short_dir), free_port()
     system.file.write_text(system.file.read_text() + f"metrics: {{listen: {port}}}\n")
     config = (
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\nstorage: {exemplars: {max_exemplars: 1000}}\n"
-        "scrape_configs: [{job_name: gapless, honor_labels: true, static_configs: "
-        f"[{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+        "scrape_configs:\n  - {job_name: gapless, honor_labels: true, static_configs: "
+        f"[{{targets: ['127.0.0.1:{port}']}}]}}\n" + discovering(port)
     )
     try:
         system.up()
@@ -68,6 +92,7 @@ def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> No
                 url, "query", query='sum by (service, release, instance) (gapless_requests_total{service="web"})'
             )
             assert {one["metric"]["service"] for one in labels["result"]} == {"web"}
+            check_discovery(system, url)
         before = rate(system)
         until(lambda: on_disk(system), "what a killed control plane leaves", system.output)
         system.kill_control()
@@ -75,7 +100,11 @@ def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> No
         until(lambda: rate(system) >= min(0.5 * before, 5), "the record of before", system.output)
         lines = [json.loads(line) for line in system.run("logs", "--json", "--since", "1h").stdout.splitlines()]
         assert {"control", "envoy"} <= {line["instance"] for line in lines}
-        times = [line["time"] for line in lines if "time" in line]
+        latest: dict[str, str] = {}  # of one log, which several processes write, the order is that of the file
+        times = []
+        for line in lines:
+            latest[line["instance"]] = max(latest.get(line["instance"], ""), line.get("time", ""))
+            times += [latest[line["instance"]]] if latest[line["instance"]] else []
         assert times == sorted(times)
     finally:
         system.down()

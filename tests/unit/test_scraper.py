@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
+from gapless.api.rest_metrics import metrics_app
 from gapless.cli.metrics import sparkline
 from gapless.control.scraper import Scraper
 from gapless.core.model import DerivedMetric, Service
@@ -72,6 +74,29 @@ async def test_everybody_is_recorded_with_labels_and_offered_as_one_text(directo
         assert told["took_seconds_count", second.id] == 9.0
         assert told["process_open_fds", "control"] > 0
     await recorder.close()
+    await rig.down()
+
+
+async def test_each_is_found_and_asked_alone_and_is_down_when_it_does_not_answer(directory: Path) -> None:
+    rig = Rig()
+    await rig.up()
+    await rig.settle()
+    first, second = rig.live()
+    rig.fleet.told = {first.id: TOLD, second.id: ""}
+    scraper = Scraper(rig.plane.records, rig.fleet, rig.traffic, directory, None)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(metrics_app(scraper)), base_url="http://a:9464"
+    ) as asked:
+        groups = (await asked.get("/http_sd")).json()
+        assert {group["targets"][0] for group in groups} == {"a:9464"}
+        where = {group["labels"]["instance"]: group["labels"] for group in groups}
+        assert list(where) == [first.id, second.id, "gateway", "control"]
+        assert (where[first.id]["service"], where[first.id]["__meta_gapless_phase"]) == ("web", "ready")
+        answers = {name: await asked.get(labels["__metrics_path__"]) for name, labels in where.items()}
+        assert [answer.status_code for answer in answers.values()] == [200, 503, 200, 200]
+        assert samples(answers[first.id].content, open_metrics=False)["gapless_requests_total", first.id] == 7.0
+        assert samples(answers["control"].content, open_metrics=False)["process_open_fds", "control"] > 0
+        assert (await asked.get("/metrics/nobody")).status_code == 404
     await rig.down()
 
 

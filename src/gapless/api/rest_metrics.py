@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,8 +14,8 @@ from starlette.routing import Route
 
 from gapless.config.quantities import seconds
 from gapless.control.plane import ControlPlane
-from gapless.control.scraper import Scraper
-from gapless.core.errors import ConfigError
+from gapless.control.scraper import CONTROL, GATEWAY, Scraper, labels_of
+from gapless.core.errors import ConfigError, UnknownName
 from gapless.core.ports import Selection
 from gapless.observe.exposition import OPEN, PLAIN, wants_open
 from gapless.observe.overview import overview
@@ -46,8 +47,37 @@ def metrics_route(scraper: Scraper) -> Route:
 
 
 def metrics_app(scraper: Scraper) -> Starlette:
-    """What `metrics.listen` serves: nothing else."""
-    return Starlette(routes=[metrics_route(scraper)])
+    """What `metrics.listen` serves: the metrics of all together or of each alone, and where each is, for Prometheus'
+    HTTP service discovery."""
+
+    async def targets(request: Request) -> Response:
+        """Asked at the address by which Prometheus has reached us, whatever that is."""
+        address = request.headers.get("host", "")
+        return JSONResponse([_group(address, labels, phase) for labels, phase in _found(scraper)])
+
+    async def one(request: Request) -> Response:
+        asked = wants_open(request.headers.get("accept", ""))
+        try:
+            text = await scraper.one(request.path_params["name"], open_metrics=asked)
+        except UnknownName as error:
+            return Response(f"{error}\n", 404)
+        if not text:
+            return Response("the instance does not answer\n", 503)
+        return Response(text, headers={"content-type": OPEN if asked else PLAIN})
+
+    return Starlette(routes=[metrics_route(scraper), Route("/metrics/{name}", one), Route("/http_sd", targets)])
+
+
+def _found(scraper: Scraper) -> Iterator[tuple[Mapping[str, str], str]]:
+    for instance in scraper.instances():
+        yield labels_of(instance), str(instance.phase)
+    yield {"instance": GATEWAY}, ""
+    yield {"instance": CONTROL}, ""
+
+
+def _group(address: str, labels: Mapping[str, str], phase: str) -> dict[str, Any]:
+    path = {"__metrics_path__": f"/metrics/{labels['instance']}", "__meta_gapless_phase": phase}
+    return {"targets": [address], "labels": {**labels, **path}}
 
 
 class _Metrics:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gapless.control.gateway import Gateway
 from gapless.control.own_metrics import OwnMetrics
 from gapless.control.records import Records
-from gapless.core.errors import SignalsUnavailable
+from gapless.core.errors import SignalsUnavailable, UnknownName
 from gapless.core.model import Instance, Phase
 from gapless.core.ports import Fleet, Selection, Series
 from gapless.observe.exposition import federated
@@ -35,6 +35,10 @@ class Scraper:
         self._recorder = recorder
         self._turns = asyncio.Semaphore(AT_ONCE)
         self.own = OwnMetrics(records, gateway, state)
+        self._ours: Mapping[str, Callable[[], str]] = {
+            GATEWAY: lambda: render(gateway.samples(), open_metrics=True).decode(),
+            CONTROL: lambda: render(self.own.samples(), open_metrics=True).decode(),
+        }
 
     async def step(self) -> None:
         assert self._recorder is not None
@@ -45,13 +49,27 @@ class Scraper:
 
     async def scraped(self) -> list[Scraped]:
         """What everybody tells now. Who does not answer is left out."""
-        asked = [i for i in self._records.instances() if i.pid and i.phase is not Phase.STOPPED]
+        asked = self.instances()
         told = await asyncio.gather(*(self._ask(instance) for instance in asked))
         return [
-            *(Scraped(_labels(instance), text) for instance, text in zip(asked, told, strict=True) if text),
-            Scraped({"instance": GATEWAY}, render(self._gateway.samples(), open_metrics=True).decode()),
-            Scraped({"instance": CONTROL}, render(self.own.samples(), open_metrics=True).decode()),
+            *(Scraped(labels_of(instance), text) for instance, text in zip(asked, told, strict=True) if text),
+            *(Scraped({"instance": name}, text()) for name, text in self._ours.items()),
         ]
+
+    def instances(self) -> list[Instance]:
+        """Those that are asked."""
+        return [i for i in self._records.instances() if i.pid and i.phase is not Phase.STOPPED]
+
+    async def one(self, name: str, *, open_metrics: bool) -> bytes:
+        """What one instance, the gateway or the control plane tells now; empty when it does not answer. Raises
+        UnknownName."""
+        if name in self._ours:
+            return federated([({"instance": name}, self._ours[name]())], open_metrics=open_metrics)
+        instance = next((each for each in self.instances() if each.id == name), None)
+        if instance is None:
+            raise UnknownName(f"there is no instance {name!r}", "See /http_sd for those that there are.")
+        text = await self._ask(instance)
+        return federated([(labels_of(instance), text)], open_metrics=open_metrics) if text else b""
 
     async def federated(self, *, open_metrics: bool) -> bytes:
         """All of it as one text."""
@@ -62,7 +80,7 @@ class Scraper:
             return await self._fleet.scrape(instance)
 
 
-def _labels(instance: Instance) -> dict[str, str]:
+def labels_of(instance: Instance) -> dict[str, str]:
     return {"service": instance.service, "release": instance.release, "instance": instance.id}
 
 
