@@ -130,8 +130,8 @@ async def test_releases_come_and_go_and_nothing_leads_to_what_is_not_there(
     for version in range(2, 12):
         told.clear()
         await rig.traffic.apply(table(both if version % 2 == 0 else alone, version=version))
-        comes = ["Cluster", "ClusterLoadAssignment", "RouteConfiguration"]
-        goes = ["RouteConfiguration", "Cluster"]
+        comes = ["Cluster", "ClusterLoadAssignment", "RouteConfiguration", "Runtime"]
+        goes = ["RouteConfiguration", "Runtime", "Cluster"]
         assert [kind for kind, _ in itertools.groupby(told)] == (comes if version % 2 == 0 else goes)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gapless.gateway.envoy.delta import Asked, Connection, Item, Refusal, Snapshot, Told, follow
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES, RUNTIME
+from gapless.gateway.envoy.weights import LAYER as WEIGHTS
 from gapless.gateway.envoy.words import UNSAID, logged, plain
 
 
@@ -155,6 +156,67 @@ def test_an_envoy_that_has_only_asked_for_its_runtime_has_not_settled() -> None:
 
 def replace_runtime(now: Snapshot) -> Snapshot:
     return Snapshot({**now.by_type, RUNTIME: {"faults": Item("f1", b"")}})
+
+
+def weighing(routes: str, weights: str, layers: tuple[str, ...] = (WEIGHTS,)) -> tuple[Snapshot, PretendedEnvoy]:
+    """A truth with weights, and an Envoy that has it, with these layers in its runtime."""
+    now = with_weights(routes, weights)
+    envoy = PretendedEnvoy(Connection())
+    envoy.connection.asked(Asked(type_url=RUNTIME, subscribe=layers))
+    told = envoy.connection.next(now)
+    if told is not None:
+        assert told.type_url == RUNTIME, "it waits for that before it asks for anything else"
+        envoy.take(told)
+    envoy.connection.asked(Asked(type_url=CLUSTER))
+    envoy.run(now)
+    envoy.log.clear()
+    return now, envoy
+
+
+def with_weights(routes: str, weights: str) -> Snapshot:
+    by_type = truth({"a": "1"}).by_type
+    item = Item(f"{routes}-{weights}", b"", frame=f"{routes}-")
+    return Snapshot({**by_type, ROUTES: {"gapless": item}, RUNTIME: {WEIGHTS: Item(weights, b"")}})
+
+
+def types(envoy: PretendedEnvoy) -> list[str]:
+    return [told.type_url for told in envoy.log]
+
+
+def test_weights_alone_are_a_matter_of_the_runtime() -> None:
+    _, envoy = weighing("r", "1")
+    envoy.run(now := with_weights("r", "2"))
+    assert types(envoy) == [RUNTIME]
+    assert envoy.connection.settled(now)
+    envoy.run(now := with_weights("r2", "3"))
+    assert types(envoy) == [RUNTIME, ROUTES, RUNTIME], "other routes come with their weights, before the runtime"
+    assert envoy.connection.settled(now)
+
+
+def test_who_has_no_layer_of_weights_is_sent_the_routes() -> None:
+    """An Envoy that an earlier version has started, or gRPC's own client."""
+    _, envoy = weighing("r", "1", layers=())
+    envoy.run(now := with_weights("r", "2"))
+    assert types(envoy) == [ROUTES]
+    assert envoy.connection.settled(now)
+
+
+def test_who_comes_back_keeps_its_weights_until_it_has_the_new_routes() -> None:
+    _, envoy = weighing("r", "1")
+    now = with_weights("r2", "3")
+    envoy.connect(with_versions=True)
+    envoy.connection.asked(Asked(type_url=RUNTIME, subscribe=(WEIGHTS,), initial={WEIGHTS: "1"}))
+    envoy.run(now)
+    assert types(envoy) == [ROUTES, RUNTIME]
+    assert envoy.holds(now)
+
+
+def test_who_comes_back_after_a_step_is_told_the_step() -> None:
+    _, envoy = weighing("r", "1")
+    envoy.connect(with_versions=True)
+    envoy.run(now := with_weights("r", "2"))
+    assert types(envoy) == [RUNTIME]
+    assert envoy.connection.settled(now)
 
 
 def test_a_reconnect_makes_up_for_what_changed() -> None:

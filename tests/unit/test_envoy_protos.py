@@ -11,7 +11,8 @@ import pytest
 from gapless.core.errors import GatewayMissing
 from gapless.core.model import Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
 from gapless.gateway.envoy.process import backoff_s, find_binary
-from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, resources
+from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, RUNTIME, resources
+from gapless.gateway.envoy.weights import LAYER, whole
 
 pytest.importorskip("google.protobuf")
 
@@ -41,10 +42,11 @@ def table(count: int = 2) -> RouteTable:
 def test_every_resource_can_be_made_and_reads_as_it_was_meant(messages: Messages) -> None:
     found = resources(table(), Entrance(listen=Address(host="127.0.0.1", port=8080)))
     truth = messages.snapshot(found)
+    weights = found[RUNTIME][LAYER]["layer"]
     for type_url, named in found.by_type.items():
         for name, content in named.items():
-            whole = messages._parse(type_url, content)
-            assert messages.message(type_url.rpartition("/")[2]).FromString(truth[type_url][name].data) == whole
+            meant = messages._parse(type_url, whole(content, weights) if type_url == ROUTES else content)
+            assert messages.message(type_url.rpartition("/")[2]).FromString(truth[type_url][name].content()) == meant
 
 
 def test_versions_follow_the_content_alone(messages: Messages) -> None:

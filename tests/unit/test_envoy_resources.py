@@ -12,9 +12,20 @@ from hypothesis import strategies as st
 from gapless.core.model import BUCKETS, Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split, SplitBy
 from gapless.gateway.envoy.clusters import cluster, cluster_name, load, split_name
 from gapless.gateway.envoy.parts import Parts
-from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ROUTES, Resources, joined_load, resources, stages
+from gapless.gateway.envoy.resources import (
+    CLUSTER,
+    LISTENER,
+    LOAD,
+    ROUTES,
+    RUNTIME,
+    Resources,
+    joined_load,
+    resources,
+    stages,
+)
 from gapless.gateway.envoy.retries import REPEATABLE, UNSEEN, repeatable
 from gapless.gateway.envoy.routes import referenced, service_routes
+from gapless.gateway.envoy.weights import LAYER, weighed, weights_of, whole
 from gapless.gateway.match import Request, below, covers, matching
 from gapless.gateway.shares import answered_shares, reachable, releases, shares
 
@@ -61,7 +72,8 @@ tables = st.builds(
 
 
 def all_routes(found: Resources) -> list[dict[str, Any]]:
-    return [r for host in found[ROUTES]["gapless"]["virtual_hosts"] for r in host["routes"] if "route" in r]
+    told = whole(found[ROUTES]["gapless"], found[RUNTIME][LAYER]["layer"])
+    return [r for host in told["virtual_hosts"] for r in host["routes"] if "route" in r]
 
 
 @given(tables)
@@ -119,8 +131,33 @@ def _by_bucket(parts: tuple[tuple[str, int], ...]) -> list[str]:
 def test_the_newcomer_comes_first() -> None:
     table = _service(weights=(("2.0", 500), ("1.0", 9_500)))
     (*_, last) = service_routes(table, Route(path="/"))
-    parts = last["route"]["weighted_clusters"]["clusters"]
+    parts = weighed(last, weights_of(table))["route"]["weighted_clusters"]["clusters"]
     assert [(part["name"], part["weight"]) for part in parts] == [("orders@2.0", 500), ("orders@1.0", 9_500)]
+
+
+@given(services, st.lists(st.integers(0, BUCKETS), min_size=2, max_size=2))
+def test_a_step_changes_no_route(table: ServiceTable, steps: list[int]) -> None:
+    """From nothing to all, and back."""
+    told = []
+    for share in steps:
+        split = replace(table.split, stable="1.0", weights=(("2.0", share), ("1.0", BUCKETS - share)))
+        told.append(resources(RouteTable(version=1, services=(replace(table, split=split),)), LISTEN))
+    back = replace(table.split, stable="1.0", weights=(("1.0", BUCKETS),))
+    told.append(resources(RouteTable(version=1, services=(replace(table, split=back),)), LISTEN))
+    if reachable(table):  # else nobody answers, whatever the weights
+        assert told[0][ROUTES] == told[1][ROUTES]
+    if reachable(table) == {"1.0", "2.0"}:
+        assert told[2][ROUTES] == told[0][ROUTES]
+
+
+@given(services, services)
+def test_a_key_never_means_two_things(one: ServiceTable, other: ServiceTable) -> None:
+    """Weights that are still there must not decide for routes that they were not meant for."""
+    first, second = weights_of(one), weights_of(replace(other, service=one.service))
+    for key in first.keys() & second.keys():
+        assert list(first[key]) == list(second[key])
+        assert sum(first[key].values()) == sum(second[key].values())
+        assert one.split.salt == other.split.salt
 
 
 def _service(**changes: Any) -> ServiceTable:

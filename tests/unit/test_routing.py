@@ -31,7 +31,7 @@ from gapless.core.model import (
 from gapless.gateway.envoy.blame import blamed
 from gapless.gateway.explain import explain, listed
 from gapless.gateway.match import Request, matching, mismatch, without_port
-from gapless.gateway.rules import choose, percents, rules
+from gapless.gateway.rules import Rule, choose, drawn, failed, percents, rules, standing_rules
 from gapless.testing.traffic import FakeTraffic
 from gapless.testing.world import FakeWorld
 
@@ -232,6 +232,27 @@ def test_raising_a_share_only_adds_users(kind: tuple[SplitBy, str], request: Req
     assert found == sorted(found), "from 1 to 2 at most once, and never back"
 
 
+@given(
+    st.sampled_from(KINDS),
+    requests,
+    st.lists(st.tuples(st.sampled_from("123"), st.integers(0, BUCKETS)), max_size=3).map(tuple),
+    st.sets(st.sampled_from("123")),
+)
+def test_keeping_places_decides_nothing_else(
+    kind: tuple[SplitBy, str], request: Request, weights: tuple[tuple[str, int], ...], alive: set[str]
+) -> None:
+    (service,) = table_of(("web", Route(path="/")), by=kind[0], by_name=kind[1], weights=weights).services
+    endpoints = [Endpoint(instance=r, release=r, address=Address(host="127.0.0.1", port=1)) for r in sorted(alive)]
+    service = replace(service, endpoints=tuple(endpoints))
+    assert _answers(standing_rules(service), request) == _answers(rules(service), request)
+
+
+def _answers(found: tuple[Rule, ...], request: Request) -> set[str]:
+    """Whom the first rule that is passed leads to, whatever chance does."""
+    rule = next(rule for rule in found if not any(failed(test, request) for test in rule.tests))
+    return {drawn(rule, request, die).release for die in (0, 0.3, 0.5, 0.999)}
+
+
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=3))
 def test_whole_percents_have_all_places_and_exact_ones_stay(weights: list[int]) -> None:
     parts = (*((str(i), weight) for i, weight in enumerate(weights)), ("rest", BUCKETS - sum(weights)))
@@ -239,7 +260,7 @@ def test_whole_percents_have_all_places_and_exact_ones_stay(weights: list[int]) 
     assert sum(share for _, share in found) == 100
     exact = tuple((release, weight // 100 * 100) for release, weight in parts[:-1])
     whole = (*exact, ("rest", BUCKETS - sum(weight for _, weight in exact)))
-    assert percents(whole) == tuple((release, weight // 100) for release, weight in whole if weight)
+    assert percents(whole) == tuple((release, weight // 100) for release, weight in whole)
 
 
 @given(st.sampled_from(KINDS), st.sets(st.sampled_from(["1", "2", "3"])))

@@ -14,7 +14,7 @@ from gapless.core.model import BUCKETS, Exceptions, Group, ServiceTable, Split, 
 from gapless.core.model.routing import ANYWHERE, PERCENTS, USER_HEADER, is_number
 from gapless.core.networks import within
 from gapless.gateway.match import Request
-from gapless.gateway.shares import Shares, answered_shares, reachable
+from gapless.gateway.shares import Shares, answered_shares, reachable, standing_shares
 
 USER_COOKIE = "gapless-user"
 """What a visitor of whom nothing was known is remembered by."""
@@ -70,12 +70,19 @@ class Step:
 
 def rules(table: ServiceTable) -> tuple[Rule, ...]:
     """Those of a service, in order; the last one takes every request."""
-    return rules_of(table.split, table.exceptions, reachable(table))
+    alive = reachable(table)
+    return _rules(table.split, table.exceptions, alive, answered_shares(table.split, alive))
 
 
-def rules_of(split: Split, exceptions: Exceptions, alive: frozenset[str]) -> tuple[Rule, ...]:
-    """The same from what they depend on; `alive` are the releases that can be asked."""
-    return (*_overrides(exceptions, alive), *_groups(exceptions, split, alive), *_split(split, alive))
+def standing_rules(table: ServiceTable) -> tuple[Rule, ...]:
+    """Rules that say the same, in which a release that has nothing keeps its place beside those that have something: a
+    step of a rollout, also the first, the last and the way back, changes only numbers."""
+    alive = reachable(table)
+    return _rules(table.split, table.exceptions, alive, standing_shares(table.split, alive))
+
+
+def _rules(split: Split, exceptions: Exceptions, alive: frozenset[str], parts: Shares) -> tuple[Rule, ...]:
+    return (*_overrides(exceptions, alive), *_groups(exceptions, split, alive), *_split(split, parts))
 
 
 def _overrides(exceptions: Exceptions, alive: frozenset[str]) -> Iterator[Rule]:
@@ -108,8 +115,7 @@ def _members(group: Group) -> Iterator[Test]:
         yield Test(source=Source.ADDRESS, values=group.addresses)
 
 
-def _split(split: Split, alive: frozenset[str]) -> Iterator[Rule]:
-    parts = answered_shares(split, alive)
+def _split(split: Split, parts: Shares) -> Iterator[Rule]:
     if len(parts) == 1:
         yield Rule(what="split", tests=(), shares=parts)
         return
@@ -147,13 +153,13 @@ def _named(test: Test) -> str:
 
 
 def percents(parts: Shares) -> Shares:
-    """The shares as whole percents, rounded up from the newcomer's side, so that raising one only adds users."""
+    """The shares as whole percents, rounded up from the newcomer's side, so that raising one only adds users.
+    Nobody loses the place, whatever is left of the share."""
     edge, edges = 0, [0]
     for _, weight in parts:
         edge += weight
         edges.append(-(-edge * PERCENTS // BUCKETS))
-    found = [(release, edges[i + 1] - edges[i]) for i, (release, _) in enumerate(parts)]
-    return tuple((release, share) for release, share in found if share)
+    return tuple((release, edges[i + 1] - edges[i]) for i, (release, _) in enumerate(parts))
 
 
 def choose(table: ServiceTable, request: Request, die: float | None) -> tuple[str, list[Step]]:
@@ -165,7 +171,7 @@ def choose(table: ServiceTable, request: Request, die: float | None) -> tuple[st
         if why:
             steps.append(Step(what=rule.what, passed=False, why=why))
             continue
-        steps.append(_drawn(rule, request, die))
+        steps.append(drawn(rule, request, die))
         break
     return steps[-1].release, steps
 
@@ -176,7 +182,8 @@ _CHANCE = {
 }
 
 
-def _drawn(rule: Rule, request: Request, die: float | None) -> Step:
+def drawn(rule: Rule, request: Request, die: float | None) -> Step:
+    """What a rule comes to for a request that passes it."""
     if rule.draw is None:
         why = ", ".join(filter(None, (_value(test, request) for test in rule.tests))) or "one release has all of it"
         return Step(what=rule.what, passed=True, why=why, release=rule.shares[0][0])

@@ -41,6 +41,22 @@ def answered_shares(split: Split, alive: frozenset[str]) -> Shares:
     return _merged([(release if release in alive else stand_in, weight) for release, weight in shares(split)])
 
 
+def standing_shares(split: Split, alive: frozenset[str]) -> Shares:
+    """`answered_shares` with a place for every release that can be asked, also for one that has nothing: while a share
+    moves between nothing and all, the places stay. A name that would stand in two of them is no place: then only those
+    that have something are left."""
+    if len(alive) < 2:
+        return answered_shares(split, alive)
+    stand_in = split.stable if split.stable in alive else min(alive)
+    found, left = list[tuple[str, int]](), BUCKETS
+    for release, weight in (*split.weights, (split.stable, BUCKETS)):
+        found.append((release if release in alive else stand_in, min(weight, left)))
+        left -= found[-1][1]
+    merged = _merged([*((release, 0) for release in sorted(alive - {name for name, _ in found})), *found])
+    names = [release for release, _ in merged]
+    return merged if len(names) == len(set(names)) else answered_shares(split, alive)
+
+
 def _merged(parts: list[tuple[str, int]]) -> Shares:
     merged: list[tuple[str, int]] = []
     for release, weight in parts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gapless.core.model import BUCKETS, Pool, Rollout, RolloutState, Split
 from gapless.rollout.observed import Observed
 from gapless.rollout.plan import Plan, PlanStep, plan_for
@@ -42,11 +44,9 @@ def step_split(rollout: Rollout, weight: int) -> Split:
 
 
 def end_split(rollout: Rollout) -> Split:
-    """All users to the winner. The salt does nothing here but tell it from the split before the rollout: an
-    acknowledgement of that one must not pass for one of this."""
-    return Split(
-        service=rollout.service, stable=rollout.winner, weights=((rollout.winner, BUCKETS),), salt=salt_of(rollout)
-    )
+    """All users to the winner. The salt tells it from the split before the rollout: an acknowledgement of that one must
+    not pass for one of this. With all else as in the steps, the way back is one more of them for the gateway."""
+    return replace(step_split(rollout, 0), stable=rollout.winner, weights=((rollout.winner, BUCKETS),))
 
 
 def split_of(rollout: Rollout, observed: Observed, patient: bool = True) -> Split | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core.model import Address
-from gapless.gateway.envoy.faults import LAYER
+from gapless.gateway.envoy import faults, weights
 from gapless.gateway.envoy.listener import NAME, control_service
 from gapless.gateway.envoy.nodes import LISTEN, ZONE, Place
 
@@ -85,16 +85,21 @@ def _bootstrap(node: dict[str, Any], control: dict[str, Any], token: str) -> dic
         "dynamic_resources": {"ads_config": _ads(token), "cds_config": ads, "lds_config": ads},
         "static_resources": {"clusters": [control]},
         "layered_runtime": {
-            "layers": [{"name": "static", "static_layer": RUNTIME}, _faults(), {"name": "admin", "admin_layer": {}}]
+            "layers": [
+                {"name": "static", "static_layer": RUNTIME},
+                _told("faults", faults.LAYER),
+                _told("weights", weights.LAYER),
+                {"name": "admin", "admin_layer": {}},
+            ]
         },
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": _patterns()}}},
     }
 
 
-def _faults() -> dict[str, Any]:
-    """The shares of requests that faults hit (`faults`)."""
+def _told(name: str, layer: str) -> dict[str, Any]:
+    """A layer that the control plane sends."""
     source = {"ads": {}, "resource_api_version": "V3"}
-    return {"name": "faults", "rtds_layer": {"name": LAYER, "rtds_config": source}}
+    return {"name": name, "rtds_layer": {"name": layer, "rtds_config": source}}
 
 
 def arguments(binary: Path, workers: int, base_id: int = 0, epoch: int = 0) -> list[str]:

@@ -1,16 +1,22 @@
 """What one Envoy has and what it is sent next: delta xDS as a pure state machine.
 
-What is added goes clusters → load assignments → listener → routes; what is removed goes the other way. So nothing ever
-leads to what is not there. One response of each type is under way at a time. Listener and routes wait until all before
-them is acknowledged; load assignments do not, because Envoy acknowledges a cluster only when it has the cluster's.
+What is added goes clusters → load assignments → listener → routes → runtime; what is removed goes the other way. So
+nothing ever leads to what is not there. One response of each type is under way at a time. Listener, routes and runtime
+wait until all before them is acknowledged; load assignments do not, because Envoy acknowledges a cluster only when it
+has the cluster's.
+
+Routes in which only the weights are other than before need not be sent to an Envoy that takes those by its runtime
+(`weights`). Whenever routes are sent, they have the weights of now in them, and the runtime that they need comes behind
+them; what the routes before needed stays until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, LOAD, ORDER, ROUTES, RUNTIME, SECRETS
+from gapless.gateway.envoy.weights import LAYER as WEIGHTS
 
 _REMOVALS = (ROUTES, LISTENER, SECRETS, CLUSTER, LOAD)
 """A load assignment goes with its cluster; what is said about it afterwards only answers who still asks."""
@@ -23,12 +29,22 @@ _UNSURE = "?"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A resource: the version is a hash of the bytes, so that it means the same to every control plane."""
+    """A resource: the version is a hash of the content, so that it means the same to every control plane."""
 
     version: str
-    data: bytes
+    data: bytes | Callable[[], bytes] = field(compare=False)
+    """Or what makes them, where they are seldom sent."""
     until_at: float = 0.0
     """When Envoy shall forget it; 0: never."""
+    frame: str = ""
+    """What the version begins with, whatever the weights are that the runtime has as well; empty: there are none."""
+
+    def content(self) -> bytes:
+        return self.data if isinstance(self.data, bytes) else self.data()
+
+    def same(self, version: str | None, weighs: bool) -> bool:
+        """Whether it need not be sent to who has this version; `weighs`: it takes weights by the runtime."""
+        return version == self.version or bool(weighs and self.frame and version and version.startswith(self.frame))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +183,19 @@ class Connection:
         clusters = self.subscriptions.get(CLUSTER)
         return clusters.wildcard if clusters else RUNTIME in self.subscriptions
 
+    @property
+    def weighs(self) -> bool:
+        """Whether it takes weights by its runtime."""
+        runtime = self.subscriptions.get(RUNTIME)
+        return runtime is not None and WEIGHTS in runtime.names
+
+    def _order(self) -> tuple[str, ...]:
+        """A new Envoy waits for its runtime before it asks for anything else."""
+        runtime = self.subscriptions.get(RUNTIME)
+        if runtime is None or ROUTES in self.subscriptions or runtime.names <= runtime.known.keys():
+            return ORDER
+        return RUNTIME, *(type_url for type_url in ORDER if type_url != RUNTIME)
+
     def _subscribe(self, subscription: Subscription, request: Asked) -> None:
         for name in request.subscribe:
             if name == "*":
@@ -196,31 +225,29 @@ class Connection:
         return told
 
     def _due(self, truth: Snapshot) -> Iterator[tuple[str, dict[str, Item], tuple[str, ...]]]:
-        for type_url in ORDER:
+        order = self._order()
+        for place, type_url in enumerate(order):
             items = self._additions(type_url, truth)
             if items is not None:
                 yield type_url, items, ()
-            if type_url != CLUSTER and self.whole and not self._ready_beyond(type_url, truth):
+            if type_url != CLUSTER and self.whole and not all(self._has(t, truth) for t in order[: place + 1]):
                 return
         for type_url in _REMOVALS:
             removed = self._removals(type_url, truth)
             if removed:
                 yield type_url, {}, removed
 
-    def _ready_beyond(self, type_url: str, truth: Snapshot) -> bool:
-        return all(self._has(t, truth) for t in ORDER[: ORDER.index(type_url) + 1])
-
     def _additions(self, type_url: str, truth: Snapshot) -> dict[str, Item] | None:
         subscription = self.subscriptions.get(type_url)
         if subscription is None or subscription.refused is truth:
             return None
-        known, present = subscription.known, truth[type_url]
+        known, present, weighs = subscription.known, truth[type_url], self.weighs
         items = {
             name: present[name]
             for name in self._names(type_url, truth)
             if name in present
             and (subscription.wildcard or name in subscription.names)
-            and known.get(name) != present[name].version
+            and not present[name].same(known.get(name), weighs)
         }
         first_and_empty = subscription.wildcard and not subscription.answered and not subscription.known
         return items if items or first_and_empty else None
@@ -243,9 +270,10 @@ class Connection:
         subscription = self.subscriptions.get(type_url)
         if subscription is None:
             return type_url == RUNTIME or not (self.whole and truth[type_url])  # an older Envoy does not ask for it
-        known, present = subscription.known, truth[type_url]
-        wanted = (n for n in self._names(type_url, truth) if n in present and (self.whole or n in subscription.names))
-        return all(known.get(name) == present[name].version for name in wanted)
+        known, present, weighs = subscription.known, truth[type_url], self.weighs
+        every = self.whole and type_url != RUNTIME  # an older Envoy has other layers
+        wanted = (n for n in self._names(type_url, truth) if n in present and (every or n in subscription.names))
+        return all(present[name].same(known.get(name), weighs) for name in wanted)
 
 
 def _conclude(subscription: Subscription, told: Told, error: str) -> None:

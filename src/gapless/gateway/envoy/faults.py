@@ -14,7 +14,7 @@ from gapless.core.model import Fault
 Json = dict[str, Any]
 
 LAYER = "gapless-faults"
-"""Of the runtime."""
+"""Of the runtime; one of its own, because its end is sent with it."""
 
 _TYPE = "type.googleapis.com/envoy."
 

@@ -7,7 +7,6 @@ that identity tells. What is not known is made: with or without a memory the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from operator import is_
 from typing import Any, TypeVar
 
 from gapless.core.model import Route, RouteTable, ServiceTable
@@ -28,6 +27,7 @@ class Parts:
         self._ordered: dict[str, Ordered] = {}
         self._merged: dict[Hashable, tuple[int, dict[str, Any]]] = {}
         """With the number of the table that it is of."""
+        self._same: dict[Hashable, Any] = {}
         self._tables = 0
         self._left: list[dict[Hashable, Any]] = []
         """What was made of the services that were other ones, or not in the table any more."""
@@ -46,7 +46,7 @@ class Parts:
                 self._left.append(made)
         self._new = [service for name, service in services.items() if name not in self._known]
         routes = [service.routes for service in table.services]
-        if len(routes) != len(self._routes) or not all(map(is_, routes, self._routes)):
+        if routes != self._routes:
             self._routes, self._ordered = routes, {}
 
     def of(self, service: ServiceTable, what: Hashable, make: Callable[[ServiceTable], T]) -> T:
@@ -73,6 +73,14 @@ class Parts:
             found |= self.of(service, what, make)
         self._merged[what] = self._tables, found
         return found
+
+    def same(self, what: Hashable, made: T) -> T:
+        """The very one of before when it equals it, so that identity tells whoever makes something of it."""
+        known: T | None = self._same.get(what)
+        if known == made and known is not None:
+            return known
+        self._same[what] = made
+        return made
 
     def ordered(self, table: RouteTable, host: str) -> Ordered:
         """`match.candidates`: which depends on the routes alone."""

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from gapless.core.model import Entrance, RouteTable, ServiceTable
+from gapless.gateway.envoy import faults, weights
 from gapless.gateway.envoy.clusters import cluster, cluster_name, load, mark_of
-from gapless.gateway.envoy.faults import LAYER, runtime, until
 from gapless.gateway.envoy.limits import breaker_of
 from gapless.gateway.envoy.listener import NAME, listeners
 from gapless.gateway.envoy.mirror import shadows, with_mirrors
@@ -29,17 +29,20 @@ SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 RUNTIME = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 
-ORDER = (RUNTIME, CLUSTER, LOAD, LISTENER, SECRETS, ROUTES)
-"""Additions go in this order, so that nothing leads to what is not there yet; removals the other way."""
+ORDER = (CLUSTER, LOAD, LISTENER, SECRETS, ROUTES, RUNTIME)
+"""Additions go in this order, so that nothing leads to what is not there yet; removals the other way. The runtime comes
+last: new routes have their weights in them, and old ones need those that they have until they are gone. (A new Envoy
+asks for it first, and is told at once: `delta`.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """All that Envoy is told: type URL → name → message as a dict in protobuf's JSON form."""
+    """All that Envoy is told: type URL → name → message as a dict in protobuf's JSON form. The routes are without the
+    weights that are drawn by, which are in the runtime (`weights.whole` puts them in)."""
 
     by_type: dict[str, dict[str, Json]]
     until_at: float = 0.0
-    """When Envoy shall forget the runtime; 0: never."""
+    """When Envoy shall forget the faults; 0: never."""
     zoned: dict[str, dict[str, Json]] = field(default_factory=dict)
     """Zone of gateways elsewhere → their load assignments: each asks those who are near it first."""
 
@@ -65,10 +68,12 @@ def resources(
         for zone in {*zones, entrance.zone}
     }
     loads = zoned.pop(entrance.zone)
-    routes = {NAME: with_mirrors(route_configuration(table, parts), table)}
-    faults = [service.fault for service in table.services if service.fault]
-    entry = {LISTENER: listeners(entrance), SECRETS: secrets(pairs), RUNTIME: {LAYER: runtime(faults)}}
-    return Resources({CLUSTER: clusters, LOAD: loads, **entry, ROUTES: routes}, until(faults), zoned)
+    routes = {NAME: parts.same("routes", with_mirrors(route_configuration(table, parts), table))}
+    now = [service.fault for service in table.services if service.fault]
+    drawn = parts.merged(table, "weights", weights.weights_of)
+    runtime = {faults.LAYER: faults.runtime(now), weights.LAYER: parts.same("weights", weights.layer(drawn))}
+    entry = {LISTENER: listeners(entrance), SECRETS: secrets(pairs), RUNTIME: runtime}
+    return Resources({CLUSTER: clusters, LOAD: loads, **entry, ROUTES: routes}, faults.until(now), zoned)
 
 
 def _clusters(service: ServiceTable) -> dict[str, Json]:
@@ -120,13 +125,18 @@ def _place(endpoint: Json) -> tuple[str, int]:
 def stages(before: Resources | None, after: Resources) -> tuple[Resources, ...]:
     """What Envoy is told, one after the other. When routes and endpoints change together, the endpoints that leave stay
     until the routes have moved: a release may lose its last instance in the same table that gives its users away."""
-    if before is None or before[ROUTES] == after[ROUTES]:
+    if before is None or _leads(before) == _leads(after):
         return (after,)
     loads = _joined(before[LOAD], after[LOAD])
     if loads == after[LOAD]:
         return (after,)
     zoned = {zone: _joined(before.zoned.get(zone, before[LOAD]), new) for zone, new in after.zoned.items()}
     return replace(after, by_type={**after.by_type, LOAD: loads}, zoned=zoned), after
+
+
+def _leads(told: Resources) -> tuple[Json, Json]:
+    """What decides where requests go."""
+    return told[ROUTES], told[RUNTIME][weights.LAYER]
 
 
 def _joined(before: dict[str, Json], after: dict[str, Json]) -> dict[str, Json]:

@@ -11,10 +11,11 @@ here, where a deadline begins; `x-envoy-*` are removed (listener).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from gapless.core.model import Exceptions, Route, RouteTable, ServiceTable, Split
+from gapless.core.model import Route, RouteTable, ServiceTable
 from gapless.core.model.mirror import MIRROR_HEADER
 from gapless.core.protect import RateRule
 from gapless.gateway.envoy.clusters import cluster_name, mark_of
@@ -24,8 +25,8 @@ from gapless.gateway.envoy.matchers import ADDRESS_HEADER, cookie, passes, route
 from gapless.gateway.envoy.parts import Parts
 from gapless.gateway.envoy.policies import Policies, policies_of, with_policies
 from gapless.gateway.envoy.retries import DRAINING_HEADER, retry_filter, retry_policy
-from gapless.gateway.rules import REQUEST_HEADER, USER_COOKIE, Rule, Source, Test, rules_of
-from gapless.gateway.shares import Shares, reachable
+from gapless.gateway.envoy.weights import key_of, moves
+from gapless.gateway.rules import REQUEST_HEADER, USER_COOKIE, Rule, Source, Test, standing_rules
 
 Json = dict[str, Any]
 Limits = tuple[RateRule | None, bool, Policies]
@@ -74,27 +75,26 @@ def _of_service(route: Route, rated: bool, table: ServiceTable) -> list[Json]:
 
 @lru_cache(maxsize=10_000)
 def _service_routes(
-    clusters: str,
-    split: Split,
-    exceptions: Exceptions,
-    alive: frozenset[str],
-    timeout_s: float,
-    route: Route,
-    limits: Limits,
+    service: str, clusters: str, rules: tuple[Rule, ...], timeout_s: float, route: Route, limits: Limits
 ) -> list[Json]:
-    common = _common(split.service, timeout_s, route, limits)
+    common = _common(service, timeout_s, route, limits)
     match = route_match(route)
-    return [_route(common, match, clusters, rule) for rule in rules_of(split, exceptions, alive)]
+    return [_route(common, match, service, clusters, rule) for rule in rules]
 
 
 def service_routes(table: ServiceTable, route: Route, rated: bool = False) -> list[Json]:
-    """envoy.config.route.v3.Route messages for one route of a service, in order. Not to be changed: they are shared
-    between calls, because most of a table is the same from one change to the next. `rated`: the table has a rate
-    somewhere, and a route without one must say so."""
+    """envoy.config.route.v3.Route messages for one route of a service, in order; `weights.weighed` puts in the weights
+    that are drawn by. Not to be changed: they are shared between calls, because most of a table is the same from one
+    change to the next. `rated`: the table has a rate somewhere, and a route without one must say so."""
     clusters = table.service + mark_of(table)
     limits = rate_of(table, route), rated, policies_of(table, route)
     timeout_s = route.timeout_s or table.timeout_s
-    return _service_routes(clusters, table.split, table.exceptions, reachable(table), timeout_s, route, limits)
+    rules = tuple(_unweighed(rule) if moves(rule) else rule for rule in standing_rules(table))
+    return _service_routes(table.service, clusters, rules, timeout_s, route, limits)
+
+
+def _unweighed(rule: Rule) -> Rule:
+    return replace(rule, shares=tuple((release, 0) for release, _ in rule.shares))
 
 
 def _common(service: str, timeout_s: float, route: Route, limits: Limits) -> Json:
@@ -113,9 +113,9 @@ def _common(service: str, timeout_s: float, route: Route, limits: Limits) -> Jso
     return with_policies(found, timeout, limits[2])
 
 
-def _route(common: Json, match: Json, clusters: str, rule: Rule) -> Json:
+def _route(common: Json, match: Json, service: str, clusters: str, rule: Rule) -> Json:
     headers = [passes(test) for test in rule.tests]
-    action = {**common["route"], **_action(clusters, rule)}
+    action = {**common["route"], **_action(service, clusters, rule)}
     remembered = _remember() if rule.draw and rule.draw.source is Source.VISIT else {}
     match = {**match, "headers": [*match.get("headers", []), *headers]}
     return {**common, "match": match, "route": action, **remembered}
@@ -127,8 +127,9 @@ def _limits(service: str, route: Route, rate: RateRule | None, rated: bool) -> t
     return rated_route(service, route, rate)
 
 
-def _action(clusters: str, rule: Rule) -> Json:
-    weighted = _weighted(clusters, rule.shares)
+def _action(service: str, clusters: str, rule: Rule) -> Json:
+    """Weighted clusters even for one: only they can name the release in the response."""
+    weighted = _drawn(service, clusters, rule) if moves(rule) else _fixed(clusters, rule)
     if rule.draw is None or rule.draw.source is Source.DICE:
         return {"weighted_clusters": weighted}
     if rule.draw.source is Source.NUMBER:  # the sum of the weights is the modulus
@@ -136,15 +137,18 @@ def _action(clusters: str, rule: Rule) -> Json:
     return {"weighted_clusters": {**weighted, "use_hash_policy": True}, "hash_policy": [_hash(rule.draw, rule.salt)]}
 
 
-def _weighted(service: str, parts: Shares) -> Json:
-    """Weighted clusters even for one: only they can name the release in the response."""
-    return {"clusters": [_part(service, release, weight) for release, weight in parts]}
+def _drawn(service: str, clusters: str, rule: Rule) -> Json:
+    parts = [_part(clusters, release) for release, _ in rule.shares]
+    return {"clusters": parts, "runtime_key_prefix": key_of(service, clusters, rule)}
 
 
-def _part(service: str, release: str, weight: int) -> Json:
+def _fixed(clusters: str, rule: Rule) -> Json:
+    return {"clusters": [{**_part(clusters, release), "weight": weight} for release, weight in rule.shares]}
+
+
+def _part(clusters: str, release: str) -> Json:
     return {
-        "name": cluster_name(service, release),
-        "weight": weight,
+        "name": cluster_name(clusters, release),
         "response_headers_to_add": [_set(RELEASE_HEADER, release.replace("%", "%%"))],
     }
 

@@ -292,7 +292,7 @@ class XdsServer:
         for name, item in told.items.items():
             resource = response.resources.add(name=name, version=item.version)
             resource.resource.type_url = told.type_url
-            resource.resource.value = item.data
+            resource.resource.value = item.content()
             if item.until_at:
                 resource.ttl.FromMilliseconds(max(round((item.until_at - self._time()) * 1000), 1))
         return bytes(response.SerializeToString())
