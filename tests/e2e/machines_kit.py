@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 DATA, CONTROL = "10.213.1", "10.213.2"
 """Networks that exist in these namespaces only."""
 NAMES = {"data": DATA, "control": CONTROL}
-ROOT = "needs root, to make network namespaces and wires between them: run it as root"
+ROOT = "this test makes network namespaces and wires between them, which needs root: run it as root"
 PACKAGE = "there is no `ip`: apt-get install -y --no-install-recommends iproute2"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,28 +26,35 @@ async def app(scope, receive, send):
 """Answers whom it takes for its client."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="g-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
 def around() -> Iterator[Machines]:
     with machines(2) as found:
         yield found
 
 
-@pytest.fixture
-def system(around: Machines, short_dir: Path) -> Iterator[System]:
+@pytest.fixture(scope="module")
+def system(around: Machines, directory: Path) -> Iterator[System]:
     """One whose instances the machines around it reach."""
     middle = around.middle
-    found = System(short_dir, strategy="rolling")
+    found = System(directory, strategy="rolling")
     found.inside = middle.inside
-    (short_dir / "v1" / "web.py").write_text(WHO)
+    (directory / "v1" / "web.py").write_text(WHO)
     trust = ", ".join(f'"{machine.address()}"' for machine in around.around)
     network = f'network: {{bind: "0.0.0.0", advertise: "{middle.address()}", trust: [{trust}]}}\nregistry:\n'
-    with_door(found, f"{middle.address(CONTROL)}:{XDS}", short_dir / "token", network)
+    with_door(found, f"{middle.address(CONTROL)}:{XDS}", directory / "token", network)
     found.up()
     yield found
     found.down()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def edges(around: Machines, system: System) -> Iterator[list[Edge]]:
     found = [edge_on(machine, around.middle, system) for machine in around.around]
     try:
@@ -69,24 +78,25 @@ def asked(machine: Machine, url: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def found_at(machine: Machine) -> set[str]:
-    """Where the registry there says that instances are: to clients of Consul, and to Prometheus."""
-    told = json.loads(asked(machine, "http://127.0.0.1:8500/v1/health/service/web?passing"))
+def found_at(machine: Machine) -> list[set[str]]:
+    """Where the registry there says that each instance is: to clients of Consul, and to Prometheus."""
+    told = json.loads(asked(machine, "http://127.0.0.1:8500/v1/health/service/web"))
     groups = json.loads(asked(machine, "http://127.0.0.1:8500/v1/prometheus/http_sd?service=web"))
-    targets = [target.partition(":")[0] for group in groups for target in group["targets"]]
-    assert len(targets) == len(told) == 2
-    return {found for each in told for found in (each["Node"]["Address"], each["Service"]["Address"])} | set(targets)
+    hosts = {group["labels"]["__meta_gapless_service_id"]: group["targets"][0].partition(":")[0] for group in groups}
+    return [
+        {each["Node"]["Address"], each["Service"]["Address"], hosts.get(each["Service"]["ID"], "")} for each in told
+    ]
 
 
 @pytest.mark.promise
 @pytest.mark.timeout(300)
 def test_deploys_and_restarts_lose_nothing_on_any_machine(
-    around: Machines, system: System, edges: list[Edge], short_dir: Path
+    around: Machines, system: System, edges: list[Edge], directory: Path
 ) -> None:
-    everybody, client = {"gapless", "edge2", "edge3"}, around.middle
-    assert asked(client, edges[0].url) == client.address(), "the word of a gateway that is trusted"
+    everybody, middle = {"gapless", "edge2", "edge3"}, around.middle
+    assert asked(middle, edges[0].url) == middle.address(), "the word of a gateway that is trusted"
     (restarted,) = edges[0].envoys
-    with load(edges[0], short_dir / "2.jsonl") as one, load(edges[1], short_dir / "3.jsonl") as other:
+    with load(edges[0], directory / "2.jsonl") as one, load(edges[1], directory / "3.jsonl") as other:
         assert system.deploy("v2").returncode == 0, system.output.read_text()
         edges[0].kill()
         assert system.run("scale", "web", "3").returncode == 0
@@ -94,21 +104,22 @@ def test_deploys_and_restarts_lose_nothing_on_any_machine(
         until(lambda: edges[0].envoys - {restarted}, "another Envoy", edges[0].output)
         assert system.run("rollback", "web").returncode == 0, system.output.read_text()
         assert system.run("scale", "web", "2").returncode == 0
+        until(lambda: len(found_at(middle)) == 2, "the end of the third instance", system.output)
         until(lambda: obeying(system) == everybody, "all gateways", system.output)
     for requests in (one, other):
         assert lost(requests) == []
         assert len({request["release"] for request in requests}) == 2
-    assert found_at(around.middle) == {around.middle.address()}
+    assert {host for hosts in found_at(middle) for host in hosts} == {middle.address()}
 
 
 @pytest.mark.promise
 @pytest.mark.timeout(300)
 def test_a_gateway_that_is_cut_off_serves_on_and_catches_up(
-    around: Machines, system: System, edges: list[Edge], short_dir: Path
+    around: Machines, system: System, edges: list[Edge], directory: Path
 ) -> None:
     machine, edge = around.around[0], edges[0]
     until(lambda: obeying(system) == {"gapless", "edge2", "edge3"}, "all gateways", system.output)
-    with load(edge, short_dir / "2.jsonl") as requests:
+    with load(edge, directory / "cut.jsonl") as requests:
         around.cut(machine, "control")
         assert system.run("scale", "web", "3").returncode == 0
         until(lambda: system.status()["services"]["web"]["ready"] == 3, "third instance", system.output)
