@@ -2,6 +2,7 @@
 // One Chromium for all tests; each `open` is a fresh page.
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
 
 const [modules, profile] = process.argv.slice(2);
 const require = createRequire(modules + "/");
@@ -32,8 +33,13 @@ const acts = {
   go: async ({ url }) => (await page.goto(url)).status(),
   wait: async ({ text, where = "body" }) => void (await page.locator(where, { hasText: text }).first().waitFor()),
   gone: async ({ text, where = "body" }) => void (await page.locator(where, { hasText: text }).first().waitFor({ state: "detached" })),
-  click: async ({ name, role = "button" }) => void (await page.getByRole(role, { name, exact: true }).first().click()),
-  fill: async ({ label, text }) => void (await page.getByRole("textbox", { name: label }).fill(text)),
+  click: async ({ name, role = "button", where = "body", within = "" }) =>
+    void (await page.locator(where, { hasText: within }).first().getByRole(role, { name, exact: true }).first().click()),
+  fill: async ({ label, text, role = "textbox" }) => void (await page.getByRole(role, { name: label }).fill(text)),
+  async download({ name }) {
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name, exact: true }).first().click()]);
+    return { name: file.suggestedFilename(), text: readFileSync(await file.path(), "utf8") };
+  },
   press: async ({ keys }) => {
     for (const key of keys) await page.keyboard.press(key);
   },
@@ -56,7 +62,7 @@ const acts = {
   troubles: () => troubles.splice(0),
   async axe() {
     // The policy of the page forbids foreign scripts: axe is run by the debugger instead.
-    await page.evaluate(require("node:fs").readFileSync(axe, "utf8"));
+    await page.evaluate(readFileSync(axe, "utf8"));
     const { violations } = await page.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
     return violations.map((one) => `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | ")}`);
   },

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,14 @@ PAGES = {
     "/configuration": "Configuration of web",
     "/objectives": "Objectives",
 }
+
+
+CROWD = """
+alerts:
+  rules:
+    crowd: {metric: gapless_instances_wanted, above: 2, severity: P1, do: [scale], act: act, summary: "{service} grows"}
+"""
+"""What is done about an alert, to be undone: more than two instances are followed by one more."""
 
 
 class Shown:
@@ -51,6 +60,22 @@ class Shown:
         self.free()
         assert self.system.deploy(name, "", "--detach").returncode == 0
 
+    def act(self, name: str, outcome: str, why: str, within: str = "", instances: str = "") -> None:
+        """By mouse: asked once, then its outcome. `within`: words of the entry of the time line whose button it is."""
+        where = "#r-days li" if within else "body"
+        self.chrome.do("click", name=name, where=where, within=within)
+        if instances:
+            self.chrome.do("fill", label="Instances", role="spinbutton", text=instances)
+        self.chrome.do("fill", label="Why", text=why)
+        self.chrome.do("press", keys=["Enter"])
+        self.wait(outcome, "#toasts")
+
+    def wanted(self) -> int:
+        return sum(self.system.status()["services"]["web"]["wanted"].values())
+
+    def settings(self) -> Any:
+        return self.system.json("config", "get", "web")["values"]
+
     def quiet(self) -> None:
         """Nothing was refused by the policy, and no script has failed."""
         assert self.chrome.do("troubles") == []
@@ -63,7 +88,7 @@ def shown() -> Iterator[Shown]:
     port = next(port for port in iter(free_port, None) if port != system.port)
     file = system.file.read_text().replace("hold: 500ms", "hold: 10m").replace("patience: 60s", "patience: 1h")
     file = file.replace("[30%, 100%]", "[30%, 50%, {share: 60%, approve: true}, 100%]")
-    system.file.write_text(f'console: {{listen: "127.0.0.1:{port}"}}\n{file}')
+    system.file.write_text(f'console: {{listen: "127.0.0.1:{port}"}}\n{file}{CROWD}')
     with browser() as chrome:
         try:
             system.up()
@@ -116,6 +141,8 @@ def test_a_rollout_by_mouse_from_its_begin_to_its_end(shown: Shown) -> None:
         shown.chrome.do("press", keys=["Enter"])
         shown.wait(outcome, "#toasts")
         shown.wait(f"{name}, by mouse", "#r-decisions")
+        if name != "Abort":
+            assert shown.system.json("rollout", "web")["paused"] is (name == "Pause")
     shown.wait("rolled back", "#r-steps")
     assert shown.system.ended_rollout()["state"] == "rolled back"
     shown.quiet()
@@ -259,6 +286,64 @@ def test_an_alert_is_acknowledged(shown: Shown) -> None:
     shown.chrome.do("click", name="End")
     shown.chrome.do("press", keys=["Enter"])
     shown.wait("The silence has ended", "#toasts")
+    shown.quiet()
+
+
+def test_a_service_is_scaled_and_what_is_done_about_that_undone(shown: Shown) -> None:
+    shown.free()
+    shown.open("/instances")
+    shown.act("Scale", "Scaled: web gets 3 instances.", "a sale", instances="3")
+    shown.wait("web-", "#group-web tbody tr:nth-child(3)")
+    shown.open("/incidents")
+    shown.wait("web grows", "#r-open h2")
+    shown.wait("(done)", ".line-of-time")
+    assert shown.wanted() == 4
+    assert shown.chrome.do("axe") == []
+    file = shown.chrome.do("download", name="Post-mortem, a draft")
+    assert file["name"].startswith("post-mortem-")
+    assert "scale web from 2 to 3 instances" in file["text"]
+    shown.act("Undo", "Undone: ", "it was a drill", within="(done)")
+    shown.wait("(undone)", ".line-of-time")
+    until(lambda: shown.wanted() == 3, "as before the action", shown.system.output)
+    shown.quiet()
+
+
+def test_a_change_is_undone(shown: Shown) -> None:
+    shown.free()
+    before = shown.settings()
+    assert shown.system.run("config", "set", "web", "price.max=8", "--why", "dearer", "--unchecked").returncode == 0
+    shown.open("/incidents")
+    shown.act("Undo", "Undone: change", "too dear", within="→ 8")
+    shown.wait("undone by change", ".line-of-time")
+    assert shown.settings() == before
+    shown.quiet()
+
+
+def test_a_trial_of_a_configuration_is_ended(shown: Shown) -> None:
+    before = shown.settings()
+    settings = ("price.max=9", "--stage", "10%", "--why", "a trial", "--unchecked", "--detach")
+    done = shown.system.run("config", "set", "web", *settings)
+    assert done.returncode == 0, done.stderr
+    shown.open("/configuration/web")
+    shown.wait("being tried", "#r-configuration")
+    assert shown.chrome.do("axe") == []
+    shown.act("End the trial", "In force: revision", "enough seen")
+    shown.chrome.do("gone", text="being tried", where="#r-configuration .sentence")
+    assert shown.settings() == before
+    shown.quiet()
+
+
+def test_traces_are_filtered_and_opened(shown: Shown) -> None:
+    shown.open("/traces")
+    shown.chrome.do("click", name="failed", role="link")
+    shown.wait("failed", "#r-which a[aria-current]")
+    assert shown.chrome.do("url").endswith("?only=failed")
+    shown.chrome.do("click", name="all", role="link")
+    shown.wait("all", "#r-which a[aria-current]")
+    shown.chrome.do("click", name="gateway GET", role="link")
+    shown.wait("took", "#r-trace header")
+    assert shown.chrome.do("count", where=".waterfall li") >= 1
+    assert shown.chrome.do("axe") == []
     shown.quiet()
 
 

@@ -40,6 +40,7 @@ alerts:
       of: rate
       per: orders_total
       below: 95%
+      recover: 0.97
       for: 2m
       do: [page, roll back]
       act: act
@@ -49,6 +50,7 @@ alerts:
     assert (policy.act, policy.most, policy.within_s) == (Mode.OFF, 1, 7200.0)
     assert policy.alertmanager == ("http://127.0.0.1:9093",)
     assert (rule.name, rule.severity, rule.below, rule.for_s, rule.act) == ("paid", Severity.P0, 0.95, 120.0, Mode.ACT)
+    assert rule.recover == 0.97
     assert rule.actions == (ActionKind.PAGE, ActionKind.ROLL_BACK)
 
 

@@ -173,6 +173,57 @@ async def test_what_was_done_about_an_alert_is_undone() -> None:
         assert (await act(asking, "undo-action", number="7")).status_code == 404
 
 
+async def test_a_change_is_undone_once_and_what_cannot_be_is_not_offered() -> None:
+    async with system() as (rig, asking):
+        await rig.plane.config.set("web", {"price.max": 5}, (), ME, unchecked=True)
+        await rig.plane.config.set("web", {"price.max": 7}, (), ME, unchecked=True)
+        first, last = (change.number for change in reversed(rig.plane.records.changes(2)))
+        assert offered((await asking.get("/incidents")).text) == [last]
+        refused = await act(asking, "undo", number=str(first))
+        assert (refused.status_code, "rests on it" in refused.json()["error"]) == (422, True)
+        done = await act(asking, "undo", number=str(last), why="too dear")
+        assert done.json()["done"].startswith(f"Undone: change {last}, by change ")
+        again = await act(asking, "undo", number=str(last))
+        assert "was undone before, by change" in again.json()["done"]
+        page = (await asking.get("/incidents")).text
+        assert f"undone by change {last + 1}" in page
+        assert last not in offered(page)
+
+
+async def test_undoing_a_deploy_moves_the_users_back() -> None:
+    async with system() as (rig, asking):
+        await rig.plane.rollouts.deploy("web", Path("v2"), "2.0.0", {}, ME)
+        assert (await act(asking, "promote")).status_code == 200
+        assert await rig.end_rollout() == "promoted"
+        promoted, deployed = offered((await asking.get("/rollouts/web")).text)
+        done = await act(asking, "undo", number=str(deployed), why="second thoughts")
+        assert "Rollout 2 moves the users." in done.json()["done"]
+        assert await rig.end_rollout() == "promoted"
+        assert not {promoted, deployed} & set(offered((await asking.get("/incidents")).text))
+
+
+def offered(page: str) -> list[int]:
+    """The changes that can be undone there."""
+    return [int(number) for number in re.findall(r'data-act="undo"[^>]* data-number="(\d+)"', page)]
+
+
+async def test_a_service_is_scaled_but_not_while_it_moves() -> None:
+    async with system() as (rig, asking):
+        assert 'data-act="scale"' in (await asking.get("/instances")).text
+        done = await act(asking, "scale", instances="3", why="a sale")
+        assert done.json()["done"] == "Scaled: web gets 3 instances."
+        service = rig.plane.records.service("web")
+        assert service
+        assert service.instances == 3
+        for wrong in ("0", "many", ""):
+            assert (await act(asking, "scale", instances=wrong)).status_code == 422
+        await rig.settle()
+        await rig.plane.rollouts.deploy("web", Path("v2"), "2.0.0", {}, ME)
+        await rig.pass_time(2.0)
+        assert 'data-act="scale"' not in (await asking.get("/instances")).text
+        assert (await act(asking, "scale", instances="2")).status_code == 409
+
+
 async def test_the_draft_of_a_post_mortem_is_downloaded() -> None:
     async with system() as (rig, asking):
         incident = Incident(number=3, opened_at=rig.world.time(), title="web fails", services=("web",), state="closed")

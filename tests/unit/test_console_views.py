@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gapless.console import words
+from gapless.console.bake import bake_of, watched_until
 from gapless.console.budget import budget_of, burn_rate
 from gapless.console.charts import on_log_scale, spark
 from gapless.console.configuration import flat, line
 from gapless.console.evidence import chart_of, meter_of, trail_of
 from gapless.console.fleet import row
+from gapless.console.gateways import Gateways
 from gapless.console.history import filled, of_looks
 from gapless.console.incidents import days, failures, firing, of_alert, of_change
 from gapless.console.instances import in_order, log_line, shown
@@ -24,7 +27,7 @@ from gapless.console.layers import HEIGHT, WIDTH, layout
 from gapless.console.objectives import promise
 from gapless.console.recorded import BURN_WINDOWS_S, Recorded
 from gapless.console.rollout import acts_of, standing, steps_of
-from gapless.console.topology import curve, set_aside
+from gapless.console.topology import curve, gateway_troubles, set_aside
 from gapless.console.traces import trace_view
 from gapless.core.model import (
     BUCKETS,
@@ -48,6 +51,7 @@ from gapless.core.model.alert import Alert, AlertState
 from gapless.core.model.look import Look
 from gapless.observe.trace.spans import Span
 from gapless.testing.signals import FakeSignals
+from gapless.testing.traffic import FakeTraffic
 from gapless.testing.world import FakeWorld
 
 WEB = Service(name="web", app="web:app", instances=2, routes=(Route(),))
@@ -339,11 +343,64 @@ def test_what_the_analysis_said_last_is_why_it_waits() -> None:
     assert standing(ROLLOUT, "power 0.4 of 0.8")[0] == "power 0.4 of 0.8"
 
 
+def test_a_share_by_hand_is_told() -> None:
+    assert "with 40 % of the users on 1.1.0 by hand" in standing(replace(ROLLOUT, paused=True, by_hand=4_000))[0]
+
+
 @pytest.mark.parametrize("state", list(RolloutState))
 def test_every_state_is_told_in_a_sentence(state: RolloutState) -> None:
     text, tone = standing(replace(ROLLOUT, state=state, winner="1.1.0"))
     assert text
     assert tone in ("good", "bad", "warn", "accent")
+
+
+BAKED = replace(ROLLOUT, policy=replace(POLICY, bake_s=600.0), state=RolloutState.PROMOTED, ended_at=200.0)
+"""Promoted, and watched for ten minutes."""
+TAKEN_BACK = replace(ROLLOUT, number=2, undoes=1, automatic=True)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "later", "state", "said"),
+    [
+        (replace(BAKED, state=RolloutState.SHIFTING, ended_at=0.0), (), "next", ""),
+        (BAKED, (), "now", "It is watched for 5 min more"),
+        (BAKED, (replace(ROLLOUT, number=2),), "left out", "Rollout 2 began before"),
+        (replace(BAKED, baked_at=800.0), (), "done", "Watched for 10 min after its promotion: it did no harm."),
+        (
+            replace(BAKED, baked_at=260.0),
+            (replace(ROLLOUT, number=2, undoes=1, automatic=True),),
+            "undone",
+            "rollout 2",
+        ),
+    ],
+)
+def test_the_watch_after_a_promotion_is_a_step(
+    rollout: Rollout, later: tuple[Rollout, ...], state: str, said: str
+) -> None:
+    bake = bake_of(rollout, later, (), 500.0)
+    assert bake
+    assert bake.state == state
+    assert said in bake.text
+
+
+def test_where_nothing_is_watched_there_is_no_such_step() -> None:
+    assert bake_of(replace(BAKED, policy=POLICY), (), (), 500.0) is None
+    assert bake_of(replace(BAKED, state=RolloutState.ROLLED_BACK), (), (), 500.0) is None
+
+
+@pytest.mark.parametrize(
+    ("rollout", "until_at"),
+    [(ROLLOUT, 500.0), (replace(BAKED, policy=POLICY), 200.0), (BAKED, 500.0), (replace(BAKED, baked_at=260.0), 260.0)],
+)
+def test_a_rollout_is_drawn_as_long_as_it_is_watched(rollout: Rollout, until_at: float) -> None:
+    assert watched_until(rollout, 500.0) == until_at
+
+
+def test_the_analysis_is_quoted_while_it_watches() -> None:
+    look = Look(at=300.0, weight=10_000, decision="hold", reason="no guard rail was crossed")
+    bake = bake_of(BAKED, (), (look,), 500.0)
+    assert bake
+    assert bake.text.endswith("when it does harm: no guard rail was crossed.")
 
 
 # --- incidents ---
@@ -428,6 +485,24 @@ def test_who_runs_and_gets_nothing_is_named_with_its_reason() -> None:
     assert ejected == ["web-1 (1.0.0) is ejected by the gateway for a while: it failed too often in a row"]
 
 
+async def test_gateways_elsewhere_are_told_apart_and_what_is_wrong_with_them() -> None:
+    ours = {"node": "gapless", "lagging": True, "refused": ""}
+    fine = {"node": "edge-1", "lagging": False, "refused": ""}
+    others = ({"node": "edge-2", "lagging": True, "refused": ""}, {"node": "edge-3", "lagging": True, "refused": "no"})
+
+    class Envoys(FakeTraffic):
+        async def details(self) -> dict[str, Any]:
+            return {"ejected": [{"address": "127.0.0.1:9"}], "gateways": [ours, fine, *others]}
+
+    told = await Gateways(Envoys(FakeWorld())).told(1.0)
+    assert told.ejected == {"127.0.0.1:9"}
+    assert told.elsewhere == (fine, *others)
+    assert gateway_troubles(told.elsewhere) == [
+        ("edge-2", "does not answer, and goes on with the routes that it has"),
+        ("edge-3", "refuses the newest routes: no"),
+    ]
+
+
 # --- instances ---
 
 
@@ -457,6 +532,16 @@ def test_a_drain_shows_how_far_it_is() -> None:
 )
 def test_log_lines_have_the_tone_of_their_level(text: str, tone: str) -> None:
     assert log_line(text).tone == tone
+
+
+def test_json_is_shown_as_people_read_it() -> None:
+    text = (
+        '{"time":"2026-11-30T19:53:53.186+00:00","level":"error","logger":"a","message":"no stock","user":"7","b":{}}'
+    )
+    line = log_line(text)
+    assert (line.clock, line.text, line.more, line.tone) == ("19:53:53.186", "no stock", "user=7", "bad")
+    for other in ("{cut", '{"msg": "another shape"}', "[1]"):
+        assert log_line(other).text == other
 
 
 # --- configuration ---

@@ -59,6 +59,14 @@ async def _reload(plane: ControlPlane, body: Body, author: Author) -> str:
     return f"Restarted in place: {len(told)} instance{'s' if len(told) != 1 else ''} of {_service(body)}."
 
 
+async def _scale(plane: ControlPlane, body: Body, author: Author) -> str:
+    text = _text(body, "instances")
+    if not text.isdecimal():
+        raise GaplessError(f"{text!r} is no number of instances", "Say how many, 1 or more.")
+    scaled = await plane.commands.scale(_service(body), int(text), author)
+    return f"Scaled: {scaled.name} gets {scaled.instances} instance{'s' if scaled.instances != 1 else ''}."
+
+
 async def _config_rollback(plane: ControlPlane, body: Body, author: Author) -> str:
     number = int(_text(body, "number") or 0)
     outcome = await plane.config.rollback(_service(body), number, author)
@@ -97,7 +105,18 @@ async def _undo_action(plane: ControlPlane, body: Body, author: Author) -> str:
     return f"Undone: {action.what}."
 
 
+async def _undo(plane: ControlPlane, body: Body, author: Author) -> str:
+    number = int(_text(body, "number") or 0)
+    undone = await plane.undoing.undo(number, author)
+    if undone.already:
+        return f"Change {number} was undone before, by change {undone.change.number}."
+    rollout = f" Rollout {undone.rollout.number} moves the users." if undone.rollout else ""
+    return f"Undone: change {number}, by change {undone.change.number}.{rollout}"
+
+
 ACTS: dict[str, Run] = {
+    "undo": _undo,
+    "scale": _scale,
     "acknowledge": _acknowledge,
     "silence": _silence,
     "unsilence": _unsilence,

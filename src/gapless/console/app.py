@@ -17,8 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gapless.console import acts, assets, guard
-from gapless.console.ejected import Ejected
 from gapless.console.gate import STREAM, Gate, problem
+from gapless.console.gateways import Gateways
 from gapless.console.guard import Access
 from gapless.console.headers import Headers
 from gapless.console.hub import Hub
@@ -47,7 +47,7 @@ class ConsoleApp:
     def __init__(self, plane: ControlPlane, access: Access, world: World) -> None:
         self._plane, self._access, self._world = plane, access, world
         self._lately, self._recorded = Lately(plane.gateway), Recorded(plane.watching.signals)
-        self._ejected = Ejected(plane.gateway)
+        self._gateways = Gateways(plane.gateway)
         self._templates = Templates(assets.address)
         self._hub: Hub[_Look] = Hub(self._regions, lambda: plane.bell, world.sleep)
         self._door = asyncio.Lock()
@@ -94,7 +94,7 @@ class ConsoleApp:
             plane=self._plane,
             lately=self._lately,
             recorded=self._recorded,
-            ejected=self._ejected,
+            gateways=self._gateways,
             at=self._world.time(),
         )
 

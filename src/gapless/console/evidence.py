@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gapless.console.charts import Spark, on_log_scale, spark
 from gapless.console.lately import Slot
-from gapless.core.model import Objective, Rollout
+from gapless.core.model import Objective, Rollout, RolloutState
 from gapless.core.model.look import Look
 from gapless.observe import judge
 from gapless.rollout.analysis import CAUTION, parts_of_alpha
@@ -108,6 +108,8 @@ def _marks(rollout: Rollout) -> list[tuple[float, str]]:
         (rollout.started_at, "begun"),
         (rollout.shifted_at, "first users"),
         (rollout.decided_at, "decided"),
+        (rollout.ended_at if rollout.policy.bake_s and rollout.state is RolloutState.PROMOTED else 0.0, "promoted"),
+        (rollout.baked_at, "watched"),
     ]
 
 

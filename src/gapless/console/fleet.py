@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gapless.console import words
 from gapless.console.budget import Budget, allowed_of, budget_of
 from gapless.console.charts import Spark, spark
 from gapless.console.incidents import Moment, of_change, troubled
@@ -12,11 +13,13 @@ from gapless.console.lately import KEPT_S, Slot, begun, together
 from gapless.console.sight import Sight
 from gapless.core.model import BUCKETS, Instance, Phase, Rollout, Service, Split
 from gapless.core.model.alert import Alert
+from gapless.rollout.bake import baking
 from gapless.rollout.wanted import plan_of, weight_of
 
 NOW_S = 30.0
 """What "now" is in a figure: short enough to follow a change, long enough to be calm."""
 CHANGES = 8
+STEADY = "steady"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +117,16 @@ def row(
     whole = round(KEPT_S / slots[0].length_s) if slots else 0
     blank: list[float | None] = [None] * max(whole - len(seen), 0)
     phase, tone = _phase(ready, service.instances, rollout, alarm)
+    watched = newest if newest and baking(newest) and phase == STEADY else None
     return Row(
         name=service.name,
         shares=_shares(split, rollout),
         ready=ready,
         wanted=service.instances,
-        phase=phase,
-        tone=tone,
+        phase="watched" if watched else phase,
+        tone="accent" if watched else tone,
         rollout=rollout,
-        step=_step(rollout) if rollout else "",
+        step=_step(rollout) if rollout else f"{watched.after}, for {_left(watched, now_at)} more" if watched else "",
         rate=now.rate if now else None,
         error_rate=now.error_rate if now else None,
         p99_s=now.p99_s if now else None,
@@ -159,7 +163,12 @@ def _phase(ready: int, wanted: int, rollout: Rollout | None, alarm: bool) -> tup
         return str(rollout.state), "accent"
     if alarm:
         return "alert firing", "bad"
-    return "steady", "good"
+    return STEADY, "good"
+
+
+def _left(watched: Rollout, now_at: float) -> str:
+    """Of the watch after a promotion."""
+    return words.lasted(watched.ended_at + watched.policy.bake_s - now_at)
 
 
 def _step(rollout: Rollout) -> str:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from gapless.console.bake import watched_until
 from gapless.console.lately import Slot
 from gapless.console.sight import Sight
 from gapless.control.figures import plus
@@ -30,7 +31,7 @@ async def history(sight: Sight, rollout: Rollout, looks: Sequence[Look]) -> tupl
 
 async def _of(sight: Sight, rollout: Rollout, release: str, looked: Sequence[Slot]) -> list[Slot]:
     since_at = rollout.started_at - BEFORE_S
-    until_at = min(sight.at, rollout.ended_at + BEFORE_S) if rollout.ended_at else sight.at
+    until_at = min(watched_until(rollout, sight.at) + BEFORE_S, sight.at)
     seen = await sight.lately.slots(rollout.service, release, sight.at, slot_s=SLOT_S)
     answered = [slot for slot in seen if slot.window.requests]
     recorded = await sight.recorded.of_release(rollout.service, release, since_at, until_at, sight.at)

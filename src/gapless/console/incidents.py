@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from gapless.console import words
 from gapless.console.sight import Sight
 from gapless.control.alert_commands import described
+from gapless.control.undoing import undone_by
 from gapless.core.model import Change, Instance, Phase
 from gapless.core.model.alert import Action, ActionState, Alert, AlertState, Severity, Silence
 from gapless.core.model.incident import Incident
@@ -39,7 +40,10 @@ class Moment:
     numbers: tuple[tuple[str, str], ...] = ()
     href: str = ""
     undo: int = 0
-    """The number of an action that can be taken back."""
+    """The number of an action or a change that can be taken back, by `undo_by`."""
+    undo_by: str = ""
+    undone_by: int = 0
+    """The number of the change that took it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,7 @@ async def incidents_view(sight: Sight, params: Mapping[str, str]) -> IncidentsVi
     records = sight.records
     alerts, incidents = records.all_of(Alert), records.all_of(Incident)
     silences = [each for each in records.all_of(Silence) if each.since_at <= sight.at < each.until_at]
-    moments = [*map(of_change, records.changes(SHOWN)), *failures(records.instances())]
+    moments = [*of_changes(sight, records.changes(SHOWN)), *failures(records.instances())]
     moments += [moment for alert in alerts[-SHOWN:] for moment in of_alert(alert)]
     moments += map(of_action, records.all_of(Action)[-SHOWN:])
     kind, service = params.get("kind", ""), params.get("service", "")
@@ -107,6 +111,18 @@ async def incidents_view(sight: Sight, params: Mapping[str, str]) -> IncidentsVi
 def days(moments: Iterable[Moment]) -> tuple[Day, ...]:
     """`moments` newest first, by day (in UTC)."""
     return tuple(Day(title=title, moments=tuple(of)) for title, of in groupby(moments, key=lambda m: words.day(m.at)))
+
+
+def of_changes(sight: Sight, changes: Sequence[Change]) -> list[Moment]:
+    """With what can be done about them. `changes`: the newest first, none left out."""
+    offered, undoings = sight.plane.undoing.offers(changes), sight.records.undoings()
+
+    def moment(change: Change) -> Moment:
+        by = undone_by(undoings, change.number)
+        undo = change.number if change.number in offered else 0
+        return replace(of_change(change), undo=undo, undo_by="undo", undone_by=by.number if by else 0)
+
+    return [moment(change) for change in changes]
 
 
 def of_change(change: Change) -> Moment:
@@ -232,4 +248,5 @@ def of_action(action: Action) -> Moment:
         why=action.detail,
         tone=tones.get(action.state, "plain"),
         undo=action.number if action.state is ActionState.DONE and action.undo else 0,
+        undo_by="undo-action",
     )

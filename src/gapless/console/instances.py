@@ -11,7 +11,7 @@ from typing import Any
 
 from gapless.console.sight import Sight
 from gapless.core.errors import UnknownName
-from gapless.core.model import Instance, Phase, Service
+from gapless.core.model import Instance, Phase, Rollout, RolloutState, Service
 from gapless.fleet import admin
 
 TONES = {
@@ -25,6 +25,9 @@ ENDED_SHOWN = 6
 LOG_LINES = 120
 ASK_LIMIT_S = 0.3
 """An instance that does not tell about its connections so soon is shown without them."""
+
+KNOWN = frozenset({"time", "level", "message", "service", "release", "instance", "logger"})
+"""Of a log line: what is shown by itself, or says where one is already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Group:
     ready: int
     shown: tuple[Shown, ...]
     can_reload: bool
+    can_scale: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +64,12 @@ class InstancesView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
+    """`clock` and `more` (what else it carries) are empty where it is no JSON."""
+
     text: str
     tone: str
+    clock: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +119,13 @@ def _group(sight: Sight, service: Service, told: Mapping[str, dict[str, Any]]) -
         ready=ready,
         shown=tuple(shown(i, service, told.get(i.id), roles, sight.at) for i in instances),
         can_reload=bool(ready and service.app),
+        can_scale=not moves(sight.records.rollout(service.name)),
     )
+
+
+def moves(newest: Rollout | None) -> bool:
+    """A rollout has planned with the instances that there are."""
+    return newest is not None and not newest.state.ended and newest.state is not RolloutState.SCHEDULED
 
 
 def _roles(sight: Sight, name: str) -> dict[str, str]:
@@ -147,11 +161,35 @@ def shown(
 
 
 def log_line(text: str) -> LogLine:
-    """Its tone by the level that it names, in whatever format it is written."""
+    """Its tone by the level that it names, in whatever format it is written; JSON as people read it."""
+    found = _json(text)
+    if found is None:
+        return LogLine(text=text, tone=_tone(text))
+    more = (f"{key}={value}" for key, value in found.items() if key not in KNOWN and not isinstance(value, dict | list))
+    return LogLine(
+        text=str(found["message"]),
+        tone=_tone(str(found.get("level", ""))),
+        clock=str(found.get("time", "")).partition("T")[2][:12],
+        more=" ".join(more),
+    )
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """A line as services of ours write it."""
+    if not text.startswith("{"):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None  # cut, or somebody else's
+    return found if isinstance(found, dict) and "message" in found else None
+
+
+def _tone(text: str) -> str:
     upper = text.upper()
     if any(level in upper for level in ("ERROR", "CRITICAL", "TRACEBACK")):
-        return LogLine(text=text, tone="bad")
-    return LogLine(text=text, tone="warn" if "WARN" in upper else "")
+        return "bad"
+    return "warn" if "WARN" in upper else ""
 
 
 def connections_of(told: Mapping[str, Any]) -> int:

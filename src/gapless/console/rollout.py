@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gapless.console import words
+from gapless.console.bake import Bake, bake_of, watched_until
 from gapless.console.charts import Spark
 from gapless.console.evidence import Meter, chart_of, meter_of, trail_of
 from gapless.console.history import history
-from gapless.console.incidents import Moment, named, of_change
+from gapless.console.incidents import Moment, named, of_changes
 from gapless.console.lately import Slot, together
 from gapless.console.sight import Sight
 from gapless.core.errors import UnknownName
-from gapless.core.model import BUCKETS, Change, Evidence, Rollout, RolloutState, Service
+from gapless.core.model import BUCKETS, Evidence, Rollout, RolloutState, Service
 from gapless.core.model.gates import GateResult
 from gapless.rollout.holds import unapproved
 from gapless.rollout.wanted import plan_of, weight_of
@@ -68,6 +70,8 @@ class RolloutView:
     """The tabs: each service, and whether a rollout of it is under way."""
     rollout: Rollout | None
     steps: tuple[Step, ...]
+    bake: Bake | None
+    """The watch after the promotion."""
     sides: tuple[Side, ...]
     meter: Meter | None
     trail: Spark | None
@@ -124,6 +128,7 @@ def _empty(name: str, tabs: tuple[tuple[str, bool], ...], routed: bool) -> Rollo
         services=tabs,
         rollout=None,
         steps=(),
+        bake=None,
         sides=(),
         meter=None,
         trail=None,
@@ -146,24 +151,30 @@ async def _full(
     tabs: tuple[tuple[str, bool], ...],
     all_of_it: Sequence[Rollout],
 ) -> RolloutView:
-    changes = [c for c in sight.records.changes(500) if c.service == service.name and _during(c, rollout)]
+    until_at = watched_until(rollout, sight.at)
+    here = [c for c in sight.records.changes(500) if c.service == service.name]
+    during = [m for m in of_changes(sight, here) if rollout.started_at - 0.5 <= m.at <= until_at + 0.5]
     looks = await sight.plane.lookbook.looks(service.name, rollout.number)
     old, new = await history(sight, rollout, looks)
+    bake = bake_of(rollout, [each for each in all_of_it if each.number > rollout.number], looks, sight.at)
     now, tone = standing(rollout, looks[-1].reason if looks else "")
+    if bake and bake.text:
+        now, tone = bake.text, bake.tone
     release = sight.records.release(service.name, rollout.after)
     return RolloutView(
         service=service.name,
         services=tabs,
         rollout=rollout,
         steps=steps_of(rollout),
-        sides=sides_of(rollout, old, new, sight.at),
+        bake=bake,
+        sides=sides_of(rollout, old, new, until_at),
         meter=meter_of(rollout) if rollout.shifted_at else None,
         trail=trail_of(looks),
         chart=chart_of(rollout, service.objective, old, new),
         acts=acts_of(rollout, rollout is all_of_it[-1]),
         now=now,
         tone=tone,
-        decisions=tuple(map(of_change, changes)),
+        decisions=tuple(during),
         older=tuple(reversed(all_of_it)),
         gates=tuple(
             Passage(result=result, numbers=named(result.numbers))
@@ -172,10 +183,6 @@ async def _full(
         source=release.source if release else "",
         routed=bool(service.routes),
     )
-
-
-def _during(change: Change, rollout: Rollout) -> bool:
-    return rollout.started_at - 0.5 <= change.at and (not rollout.ended_at or change.at <= rollout.ended_at + 0.5)
 
 
 def steps_of(rollout: Rollout) -> tuple[Step, ...]:
@@ -199,9 +206,9 @@ def _step_state(rollout: Rollout, place: int, reached: int) -> str:
     return "left out" if rollout.winner == rollout.before else "next"
 
 
-def sides_of(rollout: Rollout, old: Sequence[Slot], new: Sequence[Slot], now_at: float) -> tuple[Side, ...]:
+def sides_of(rollout: Rollout, old: Sequence[Slot], new: Sequence[Slot], end_at: float) -> tuple[Side, ...]:
+    """`end_at`: the moment that the figures of late lead up to."""
     seen, share = rollout.evidence, _share(rollout)
-    end_at = min(now_at, rollout.ended_at or now_at)
     return (
         _side(rollout.before, "stable", 1 - share, (seen.stable_requests, seen.stable_errors), old, end_at),
         _side(rollout.after, "new", share, (seen.canary_requests, seen.canary_errors), new, end_at),
@@ -305,7 +312,7 @@ def standing(rollout: Rollout, last_look: str = "") -> tuple[str, str]:
     if rollout.state is RolloutState.FINISHING:
         return f"{rollout.winner} gets all users: {rollout.reason}", "accent"
     if rollout.paused:
-        return "Paused: no more users are moved, and it is still watched.", "warn"
+        return _paused(rollout), "warn"
     if rollout.waiting:
         return f"Waits: {rollout.waiting.partition(': `')[0]}.", "warn"
     if rollout.state is RolloutState.SCHEDULED:
@@ -313,6 +320,13 @@ def standing(rollout: Rollout, last_look: str = "") -> tuple[str, str]:
     if rollout.state is RolloutState.STARTING:
         return f"Instances of {rollout.after} are being started; no user meets them yet.", "accent"
     return last_look or _lacking(rollout, rollout.evidence), "accent"
+
+
+def _paused(rollout: Rollout) -> str:
+    if rollout.by_hand < 0:
+        return "Paused: no more users are moved, and it is still watched."
+    share = words.weight(weight_of(rollout) / BUCKETS)
+    return f"Paused, with {share} of the users on {rollout.after} by hand. It is still watched."
 
 
 def _lacking(rollout: Rollout, seen: Evidence) -> str:

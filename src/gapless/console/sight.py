@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gapless.console.ejected import Ejected
+from gapless.console.gateways import Gateways
 from gapless.console.lately import Lately, Slot, added, begun
 from gapless.console.recorded import SLOT_S, Recorded
 from gapless.control.plane import ControlPlane
@@ -19,7 +19,7 @@ class Sight:
     plane: ControlPlane
     lately: Lately
     recorded: Recorded
-    ejected: Ejected
+    gateways: Gateways
     at: float
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from gapless.console.fleet import NOW_S, Row, row
 from gapless.console.incidents import troubled
@@ -54,6 +55,8 @@ class TopologyView:
     height: float
     nodes: tuple[Node, ...]
     flows: tuple[Flow, ...]
+    elsewhere: int
+    """Gateways beside that of this machine. They do not tell whom they have ejected."""
     troubles: tuple[tuple[str, str], ...]
     """Service and sentence."""
 
@@ -83,7 +86,8 @@ async def topology_view(sight: Sight, _: Mapping[str, str]) -> TopologyView:
     now = {s.name: together(slots[s.name], sight.at, NOW_S) for s in services if s.routes}
     rates = calls | {(GATEWAY, name): (slot.rate, slot.error_rate) for name, slot in now.items()}
     nodes = [_gateway(graph.places[GATEWAY], sight, sum(slot.rate for slot in now.values()))]
-    ejected = await sight.ejected.addresses(sight.at)
+    told = await sight.gateways.told(sight.at)
+    ejected, elsewhere = told.ejected, told.elsewhere
     nodes += [_node(rows[s.name], graph.places[s.name], sight.records.instances(s.name), ejected) for s in services]
     flows = [_flow(source, target, way, rates.get((source, target))) for (source, target), way in graph.ways.items()]
     return TopologyView(
@@ -91,9 +95,11 @@ async def topology_view(sight: Sight, _: Mapping[str, str]) -> TopologyView:
         height=graph.height,
         nodes=tuple(nodes),
         flows=tuple(flows),
+        elsewhere=len(elsewhere),
         troubles=(
             *((node.name, text) for node in nodes for text in node.aside),
             *((service, f"breaker {guard} is {state}") for service, guard, state in breakers),
+            *gateway_troubles(elsewhere),
         ),
     )
 
@@ -123,6 +129,17 @@ def _node(of: Row, place: Place, instances: Sequence[Instance], ejected: Collect
         tone=of.tone,
         aside=tuple(set_aside(instances, ejected)),
     )
+
+
+def gateway_troubles(elsewhere: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Gateways elsewhere that do not obey the newest routes, and why."""
+    found = []
+    for each in elsewhere:
+        if each["refused"]:
+            found.append((str(each["node"]), f"refuses the newest routes: {each['refused']}"))
+        elif each["lagging"]:
+            found.append((str(each["node"]), "does not answer, and goes on with the routes that it has"))
+    return found
 
 
 def set_aside(instances: Iterable[Instance], ejected: Collection[str] = ()) -> list[str]:

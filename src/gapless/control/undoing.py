@@ -4,7 +4,7 @@ moved by a rollout, configuration is checked by the instances, and the undoing i
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,6 +97,42 @@ class Undoing:
         why = author.why or f"undo of change {number}: {change.what}"
         rollout = await self._acts()[undo.act](change, undo, replace(author, why=why, undoes=number))
         return Undone(change=self._newest(number), rollout=rollout)
+
+    def offers(self, changes: Sequence[Change]) -> frozenset[int]:
+        """Numbers of those that `undo` would take back now, as far as can be seen without trying. `changes`: the newest
+        ones, so that whatever rests on one of them is among them."""
+        alike: dict[tuple[str, str], dict[int, Change]] = {}
+        undoings = self._records.undoings()
+        for each in changes:
+            if each.undo and not undone_by(undoings, each.number):
+                alike.setdefault((each.service, each.undo.act), {})[each.number] = each
+        return frozenset(
+            number
+            for group in alike.values()
+            for number, each in group.items()
+            if self._has_effect(each) and not later_on_the_same(group, each, self._came_to_nothing)
+        )
+
+    def _has_effect(self, change: Change) -> bool:
+        assert change.undo is not None
+        match change.undo.act:
+            case "rollout" | "steer" as act:
+                return self._rollout_has_effect(change, steered=act == "steer")
+            case "share":
+                active = self._commands.active(change.service)
+                return active is not None and active.paused and active.by_hand == change.undo.after_number
+            case "config":
+                config = self._records.config(change.service)
+                tried = config.staging.number if config.staging else 0
+                return change.undo.after_number in (config.current, tried)
+        return True
+
+    def _rollout_has_effect(self, change: Change, *, steered: bool) -> bool:
+        rollout = next((r for r in self._records.rollouts(change.service) if r.number == change.rollout), None)
+        if rollout is None or not rollout.state.ended or steered:
+            return rollout is not None and not rollout.state.ended
+        split = self._records.split(change.service)
+        return rollout.state is RolloutState.PROMOTED and split is not None and split.stable == rollout.after
 
     def _came_to_nothing(self, change: Change) -> bool:
         """A rollout that was rolled back, a revision that was tried and abandoned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -21,6 +22,9 @@ def _bound(value: Any) -> float:
     """A number, or a share such as `0.5%`. Raises ValueError."""
     if isinstance(value, str) and value.strip().endswith("%"):
         return fraction(value)
+    if isinstance(value, str):
+        with suppress(ValueError):  # as gapless.yaml says it
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError('not a number; write for instance 0.5, or "0.5%" for a share')
     return float(value)

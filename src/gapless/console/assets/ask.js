@@ -22,14 +22,16 @@ function ask(what) {
   found("ask-title").textContent = `${what.title}: ${what.service}`;
   found("ask-question").textContent = what.question;
   found("ask-why").value = "";
-  found("ask-for-label").hidden = what.asks !== "for";
+  for (const more of ["for", "instances"]) found(`ask-${more}-label`).hidden = what.asks !== more;
+  found("ask-instances").value = what.now || "";
+  found("ask-instances").required = what.asks === "instances";
   found("ask-outcome").hidden = true;
   const go = found("ask-go");
   go.textContent = what.title;
   go.className = `button ${what.tone === "bad" ? "bad full" : "accent"}`;
   go.disabled = false;
   found("ask").showModal();
-  found("ask-why").focus();
+  found(what.asks === "instances" ? "ask-instances" : "ask-why").focus();
 }
 
 async function act() {
@@ -48,7 +50,7 @@ async function act() {
 
 async function send(what) {
   const body = { service: what.service, number: what.number || "", why: found("ask-why").value };
-  if (what.asks === "for") body.for = found("ask-for").value;
+  if (what.asks) body[what.asks] = found(`ask-${what.asks}`).value;
   const headers = { "content-type": "application/json", "x-gapless-act": meta("gapless-act") };
   try {
     const answer = await fetch(`/acts/${what.act}`, { method: "POST", headers, body: JSON.stringify(body) });
