@@ -25,7 +25,7 @@ from gapless.core.model.alert import (
     Severity,
     Silence,
 )
-from gapless.observe import alert_actions, alert_notices, alert_state
+from gapless.observe import alert_actions, alert_notices, alert_state, alert_target
 from gapless.observe.alert_defaults import HELD_S, Watch, built_in, burn_windows, down_of, mode_of, watches
 from gapless.observe.alert_reading import MOST_SERIES, Reading, by_service, key_of, questions, read
 from gapless.observe.alertmanager import ENDED_FOR_S, postable
@@ -342,8 +342,8 @@ def test_what_changed_last_goes_back_if_it_changed_lately() -> None:
     back = (Config(service="web", current=4), ConfigRevision(service="web", number=4, at=960.0, label="as revision 2"))
 
     def last(rollouts: list[Rollout], configs: Any = ()) -> str:
-        found = alert_actions.what_changed_last(["web", "pay"], rollouts, configs, 1_000.0, 3_600.0)
-        return f"{found.kind} {found.service}" if found else ""
+        found = alert_target.targets_of(["web", "pay"], rollouts, configs, 1_000.0, 3_600.0)
+        return f"{found[0].kind} {found[0].service}" if found else ""
 
     assert last([rollout("web", 900.0)]) == "rollout web"
     assert last([rollout("web", 900.0)], [config]) == "config web"

@@ -26,10 +26,12 @@ from gapless.core.model.alert import (
     Forced,
     Silence,
 )
+from gapless.core.model.incident import Incident
 from gapless.core.ports import World
-from gapless.observe import alert_actions, alert_state
+from gapless.observe import alert_actions, alert_state, alert_target
 from gapless.observe.alert_actions import FORCED_S, Ruling
 from gapless.observe.alert_defaults import Watch, mode_of
+from gapless.observe.alert_target import Choice, Target
 
 _log = logging.getLogger("gapless.alerts")
 
@@ -109,11 +111,12 @@ class Actor:
             mode = mode_of(rule, kind, self.policy)
             actions, now_at = self._records.all_of(Action), self._world.time()
             ruling = alert_actions.ruling(alert, kind, mode, actions, self.policy, now_at)
-            if ruling.state is not None:
+            if ruling.state is not None and not (kind is ActionKind.ROLL_BACK and self._undecided(alert)):
                 await self._begin(alert, rule, kind, ruling)
 
     async def _begin(self, alert: Alert, rule: AlertRule, kind: ActionKind, ruling: Ruling) -> None:
         assert ruling.state
+        reason = self._choice(alert).reason if kind is ActionKind.ROLL_BACK else ""
         action = Action(
             number=self._records.next_number(Action),
             alert=alert.number,
@@ -122,7 +125,7 @@ class Actor:
             state=ruling.state,
             what=self._what(kind, alert),
             at=self._world.time(),
-            detail=ruling.detail,
+            detail="; ".join(text for text in (reason, ruling.detail) if text),
             undo={"guard": rule.guard} if kind is ActionKind.BREAK else {},
             numbers={"value": alert.value, "bound": alert.bound},
         )
@@ -134,7 +137,7 @@ class Actor:
     def _what(self, kind: ActionKind, alert: Alert) -> str:
         match kind:
             case ActionKind.ROLL_BACK:
-                target = self._target(alert)
+                target = self._choice(alert).target
                 return f"roll back {target.what}" if target else "roll back what changed last"
             case ActionKind.SCALE:
                 service = self._records.service(alert.service)
@@ -163,7 +166,7 @@ class Actor:
         why = f"alert {action.alert}: {alert.summary if alert else ''} ({numbers})"
         return Author(who="gapless", why=why, ticket=f"action-{action.number}")
 
-    def _target(self, alert: Alert) -> alert_actions.Target | None:
+    def _targets(self, alert: Alert) -> list[Target]:
         services = self._records.services()
         near = alert_actions.upstream(alert.service, services)
         rollouts = [newest for name in near if (newest := self._records.rollout(name))]
@@ -172,21 +175,33 @@ class Actor:
             for name in near
             if (config := self._records.config(name))
         ]
-        return alert_actions.what_changed_last(near, rollouts, configs, alert.since_at, self.policy.lookback_s)
+        return alert_target.targets_of(near, rollouts, configs, alert.since_at, self.policy.lookback_s)
+
+    def _incident(self, alert: Alert) -> Incident | None:
+        found = (each for each in self._records.all_of(Incident) if alert.number in each.alerts)
+        return next(found, None)
+
+    def _choice(self, alert: Alert) -> Choice:
+        return alert_target.choice(self._targets(alert), self._incident(alert))
+
+    def _undecided(self, alert: Alert) -> bool:
+        return alert_target.undecided(self._targets(alert), alert, self._incident(alert), self._world.time())
 
     async def _roll_back(self, action: Action, alert: Alert) -> Action:
         """Raises what the commands raise."""
-        target = self._target(alert)
+        choice = self._choice(alert)
+        target = choice.target
         if target is None:
             minutes = self.policy.lookback_s / 60
-            detail = f"nothing that can go back has changed in the {minutes:g} min before"
+            detail = choice.reason or f"nothing that can go back has changed in the {minutes:g} min before"
             return replace(action, state=ActionState.REFUSED, detail=detail)
         author = self._author(action, alert)
+        author = replace(author, why=f"{author.why}; {choice.reason}")
         if target.kind == "config":
             await self._config.rollback(target.service, 0, author)
         else:
             await self._rollouts.rollback(target.service, author)
-        return replace(action, state=ActionState.DONE, what=f"roll back {target.what}")
+        return replace(action, state=ActionState.DONE, what=f"roll back {target.what}", detail=choice.reason)
 
     async def _scale(self, action: Action, alert: Alert) -> Action:
         """Raises what the command raises."""

@@ -1,7 +1,7 @@
 """What is done about alerts without a person. Pure.
 
 An action is done once for each alert, one at a time on each service, with a pause in between, so often at most, and not
-again when the last one of its kind was of no use. What changed last is what goes back, if it changed shortly before.
+again when the last one of its kind was of no use. What goes back is chosen in `alert_target`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gapless.core.configured import Config, ConfigRevision
-from gapless.core.model import Rollout, RolloutState, Service
+from gapless.core.model import Service
 from gapless.core.model.alert import Action, ActionKind, ActionState, Alert, AlertPolicy, AlertRule, AlertState, Mode
 
 EFFECT_S = {ActionKind.ROLL_BACK: 180.0, ActionKind.SCALE: 600.0, ActionKind.BREAK: 120.0}
@@ -85,57 +84,6 @@ def to_undo(action: Action, alert: Alert | None, now_at: float) -> bool:
         return True
     stays_s = SCALED_S if action.kind is ActionKind.SCALE else 0.0
     return alert.state is AlertState.RESOLVED and not 0 <= now_at - alert.resolved_at < stays_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What changed last: `kind` is `rollout under way`, `rollout` or `config`."""
-
-    kind: str
-    service: str
-    at: float
-    what: str
-
-
-def what_changed_last(
-    services: Sequence[str],
-    rollouts: Sequence[Rollout],
-    configs: Sequence[tuple[Config, ConfigRevision | None]],
-    since_at: float,
-    lookback_s: float,
-) -> Target | None:
-    """The newest change that can go back, among these services: their newest rollouts, and the configuration in force
-    with its revision. `since_at`: when the trouble began; what is older by more than `lookback_s` is left alone."""
-    found = [target for rollout in rollouts if rollout.service in services and (target := _of_rollout(rollout))]
-    found += [
-        target
-        for config, revision in configs
-        if config.service in services and (target := _of_config(config, revision))
-    ]
-    recent = [target for target in found if since_at - target.at <= lookback_s]
-    return max(recent, key=lambda target: target.at, default=None)
-
-
-def _of_rollout(rollout: Rollout) -> Target | None:
-    name = f"rollout {rollout.number} of {rollout.service} ({rollout.before} → {rollout.after})"
-    if not rollout.state.ended:
-        kind, at = "rollout under way", rollout.shifted_at or rollout.started_at
-        return (
-            Target(kind=kind, service=rollout.service, at=at, what=name) if rollout.winner != rollout.before else None
-        )
-    if rollout.state is RolloutState.PROMOTED:
-        return Target(kind="rollout", service=rollout.service, at=rollout.decided_at or rollout.ended_at, what=name)
-    return None
-
-
-def _of_config(config: Config, revision: ConfigRevision | None) -> Target | None:
-    if stage := config.staging:
-        what = f"configuration of {config.service}, revision {stage.number}"
-        return Target(kind="config", service=config.service, at=stage.started_at, what=what)
-    if revision is None or revision.number <= 1 or revision.label.startswith("as revision"):
-        return None  # nothing before it, or itself a way back
-    what = f"configuration of {config.service}, revision {revision.number}"
-    return Target(kind="config", service=config.service, at=revision.at, what=what)
 
 
 def more_instances(service: Service, policy: AlertPolicy) -> int:
