@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gapless.core.errors import GatewayMissing
 from gapless.core.model import Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
+from gapless.gateway.envoy.parts import Parts
 from gapless.gateway.envoy.process import backoff_s, find_binary
 from gapless.gateway.envoy.resources import CLUSTER, LISTENER, ROUTES, RUNTIME, resources
 from gapless.gateway.envoy.weights import LAYER, whole
@@ -61,6 +65,41 @@ def test_versions_follow_the_content_alone(messages: Messages) -> None:
     assert other[CLUSTER]["s0@1"] == here[CLUSTER]["s0@1"]
     assert other[LISTENER] == here[LISTENER]
     assert other[ROUTES] != here[ROUTES]
+
+
+steps = st.lists(st.sampled_from(["weigh", "move", "same", "route", "leave", "come"]), max_size=6)
+
+
+def changed(found: RouteTable, step: str, number: int) -> RouteTable:
+    """The table after a change of one service; the others stay the very same."""
+    first, *others = found.services
+    match step:
+        case "weigh":
+            split = replace(first.split, weights=(("2", number + 200), ("1", 9_800 - number)))
+            first = replace(first, split=split)
+        case "move":
+            places = tuple(replace(e, address=replace(e.address, port=7_000 + number)) for e in first.endpoints)
+            first = replace(first, endpoints=places)
+        case "route":
+            first = replace(first, routes=(Route(path=f"/r{number}"), *first.routes))
+        case "leave":
+            others = others[:-1]
+        case "come":
+            others = [*others, replace(first, service=f"n{number}", routes=(Route(path=f"/n{number}"),))]
+    return replace(found, services=(*others, first) if number % 2 else (first, *others))
+
+
+@settings(max_examples=20)  # all messages are made twice in each
+@given(steps)
+def test_what_is_remembered_gives_the_same_bytes(messages: Messages, found: list[str]) -> None:
+    listen, now, parts = Entrance(listen=Address(host="127.0.0.1", port=8080)), table(3), Parts()
+    remembering = Messages(messages._pool)
+    for number, step in enumerate(["same", *found]):
+        now = changed(now, step, number)
+        told = remembering.snapshot(resources(now, listen, (), parts))
+        anew = Messages(messages._pool).snapshot(resources(now, listen))
+        assert told.by_type == anew.by_type
+        assert told[ROUTES]["gapless"].content() == anew[ROUTES]["gapless"].content()
 
 
 def test_a_field_that_does_not_exist_is_named(messages: Messages) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.control.table import Tables, route_table
-from gapless.core.model import Address, Instance, Phase, Service, Split
+from gapless.control.table import Tables
+from gapless.core.model import Address, Fault, Instance, Phase, Service, Split
 
 SERVICES = [Service(name=name) for name in "ab"]
 SPLITS = [Split(service=name, stable="1", weights=(("1", 10_000),)) for name in "ab"]
@@ -27,11 +27,20 @@ instances = st.lists(
 )
 
 
-@given(st.lists(instances, min_size=1, max_size=4))
-def test_each_table_is_as_if_it_were_the_first(found: list[list[Instance]]) -> None:
-    tables = Tables()
-    for version, now in enumerate(found):
-        assert tables.table(SERVICES, SPLITS, now, version) == route_table(SERVICES, SPLITS, now, version)
+shares = st.sampled_from([SPLITS, SPLITS[:1], [SPLITS[0], replace(SPLITS[1], stable="2")], SPLITS[::-1]])
+faults = st.sampled_from([(), (Fault(service="b", until_at=9.0, delay_s=1.0),)])
+
+
+@given(st.lists(st.tuples(instances, shares, faults), min_size=1, max_size=5), st.data())
+def test_each_table_is_as_if_it_were_the_first(
+    found: list[tuple[list[Instance], list[Split], tuple[Fault, ...]]], data: st.DataObject
+) -> None:
+    """Also when some instances stay the very same."""
+    tables, known = Tables(), dict[Instance, Instance]()
+    for version, (drawn, splits, hit) in enumerate(found):
+        now = [known.setdefault(each, each) if data.draw(st.booleans()) else each for each in drawn]
+        first = Tables().table(SERVICES, splits, now, version, hit)
+        assert tables.table(SERVICES, splits, now, version, hit) == first
 
 
 def test_a_service_that_stays_is_the_very_same() -> None:

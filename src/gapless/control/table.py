@@ -3,9 +3,10 @@ the same from one change to the next, and everything behind it is quick to see t
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
+from operator import is_, is_not
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,11 +28,31 @@ class _Made(NamedTuple):
     table: ServiceTable
 
 
+class _Records(NamedTuple):
+    """What a table is made of."""
+
+    services: tuple[Service, ...]
+    splits: tuple[Split, ...]
+    instances: tuple[Instance, ...]
+    faults: Mapping[str, Fault]
+    mirrors: Mapping[str, MirrorTarget]
+
+    def since(self, before: _Records | None) -> set[str] | None:
+        """The services whose splits and instances are not the very same; None when there is more to it. Most often
+        there is not, and of a thousand services one is told without a look at the others."""
+        if before is None or self.faults or self.mirrors or before.faults or before.mirrors:
+            return None
+        same = len(before.services) == len(self.services) and all(map(is_, before.services, self.services))
+        splits, instances = _others(before.splits, self.splits), _others(before.instances, self.instances)
+        return None if not same or splits is None or instances is None else splits | instances
+
+
 class Tables:
     """Makes one table after the other."""
 
     def __init__(self) -> None:
         self._made: dict[str, _Made] = {}
+        self._records: _Records | None = None
 
     def table(
         self,
@@ -43,17 +64,25 @@ class Tables:
         mirrors: Mapping[str, MirrorTarget] = NOBODY,
     ) -> RouteTable:
         """At the store's revision `version`. A service without a split has no release yet and is left out."""
-        split_of = {split.service: split for split in splits}
         fault_of = {fault.service: fault for fault in faults}
-        of_service: dict[str, list[Instance]] = defaultdict(list)
-        for instance in instances:
-            of_service[instance.service].append(instance)
-        self._made = {
-            s.name: self._service(s, split_of[s.name], fault_of.get(s.name), mirrors.get(s.name), of_service[s.name])
-            for s in services
-            if s.name in split_of
+        found = _Records(tuple(services), tuple(splits), tuple(instances), fault_of, mirrors)
+        changed = found.since(self._records)
+        self._records = found
+        split_of = {split.service: split for split in found.splits if changed is None or split.service in changed}
+        named = {s.name: (s, split_of[s.name]) for s in found.services if s.name in split_of}
+        made = self._services(named, found)
+        self._made = made if changed is None else self._made | made
+        return RouteTable(version=version, services=tuple([made.table for made in self._made.values()]))
+
+    def _services(self, named: Mapping[str, tuple[Service, Split]], found: _Records) -> dict[str, _Made]:
+        of_service: dict[str, list[Instance]] = {name: [] for name in named}
+        for instance in found.instances:
+            if instance.service in of_service:
+                of_service[instance.service].append(instance)
+        return {
+            name: self._service(service, split, found.faults.get(name), found.mirrors.get(name), of_service[name])
+            for name, (service, split) in named.items()
         }
-        return RouteTable(version=version, services=tuple(made.table for made in self._made.values()))
 
     def _service(
         self,
@@ -73,6 +102,14 @@ class Tables:
         return _Made(service, split, fault, mirror, instances, table)
 
 
+def _others(before: Sequence[Split | Instance], after: Sequence[Split | Instance]) -> set[str] | None:
+    """The services of those that are not the very same; None when some came, went or moved."""
+    if len(before) != len(after):
+        return None
+    pairs = list(compress(zip(before, after, strict=True), map(is_not, before, after)))
+    return {old.service for old, _ in pairs} if all(old.service == new.service for old, new in pairs) else None
+
+
 def _same(
     made: _Made,
     service: Service,
@@ -87,17 +124,6 @@ def _same(
         and (made.fault, made.mirror) == (fault, mirror)
         and made.instances == instances  # quick where they are the very same
     )
-
-
-def route_table(
-    services: Iterable[Service],
-    splits: Iterable[Split],
-    instances: Iterable[Instance],
-    version: int,
-    mirrors: Mapping[str, MirrorTarget] = NOBODY,
-) -> RouteTable:
-    """One table, from nothing."""
-    return Tables().table(services, splits, instances, version, (), mirrors)
 
 
 def with_forced(table: RouteTable, forced: Iterable[Forced]) -> RouteTable:

@@ -90,6 +90,8 @@ class Messages:
         """Resources of one type. `until_at`: when the faults among them end. `variant`: of what else than the usual
         ones these are the newest."""
         before, items = self._newest.get((type_url, variant), ({}, {}))
+        if before is named:
+            return items
         items = {name: item for name, item in items.items() if name in named}
         for name in [name for name, content in named.items() if before.get(name) is not content]:
             items[name] = self._item(type_url, named[name], until_at if name == FAULTS else 0.0)

@@ -62,9 +62,9 @@ def resources(
     parts = parts or Parts()
     parts.begin(table)
     shadow_clusters, shadow_loads = shadows(table)
-    clusters = parts.merged(table, "clusters", _clusters) | shadow_clusters
+    clusters = _with(parts.merged(table, "clusters", _clusters), shadow_clusters)
     zoned = {
-        zone: parts.merged(table, ("loads", zone), partial(_loads, zone)) | shadow_loads
+        zone: _with(parts.merged(table, ("loads", zone), partial(_loads, zone)), shadow_loads)
         for zone in {*zones, entrance.zone}
     }
     loads = zoned.pop(entrance.zone)
@@ -74,6 +74,10 @@ def resources(
     runtime = {faults.LAYER: faults.runtime(now), weights.LAYER: parts.same("weights", weights.layer(drawn))}
     entry = {LISTENER: listeners(entrance), SECRETS: secrets(pairs), RUNTIME: runtime}
     return Resources({CLUSTER: clusters, LOAD: loads, **entry, ROUTES: routes}, faults.until(now), zoned)
+
+
+def _with(named: dict[str, Json], more: dict[str, Json]) -> dict[str, Json]:
+    return named | more if more else named
 
 
 def _clusters(service: ServiceTable) -> dict[str, Json]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 from gapless.core.model import Route, RouteTable, ServiceTable
@@ -49,10 +50,9 @@ def route_configuration(table: RouteTable, parts: Parts | None = None) -> Json:
     """envoy.config.route.v3.RouteConfiguration with a virtual host for each host that is named, and one for all."""
     parts = parts or Parts()
     rated = rate_limits(table, parts)
-    hosts = {"*"} | {route.host.lower() for service in table.services for route in service.routes}
     return {
         "name": NAME,
-        "virtual_hosts": [_virtual_host(host, table, parts, rated=bool(rated)) for host in sorted(hosts)],
+        "virtual_hosts": [_virtual_host(host, table, parts, rated=bool(rated)) for host in parts.hosts(table)],
         "validate_clusters": True,  # otherwise a route to nowhere is accepted and answers 503
         "ignore_port_in_host_matching": True,
         "response_headers_to_remove": [DRAINING_HEADER],
@@ -63,14 +63,8 @@ def route_configuration(table: RouteTable, parts: Parts | None = None) -> Json:
 
 def _virtual_host(host: str, table: RouteTable, parts: Parts, *, rated: bool) -> Json:
     """Envoy picks the most specific host and looks nowhere else, so that each lists what wider ones offer as well."""
-    routes: list[Json] = []
-    for route, place in parts.ordered(table, host):
-        routes += parts.of(table.services[place], (id(route), rated), partial(_of_service, route, rated))
-    return {"name": host, "domains": [host], "routes": [*routes, _nowhere(rated)]}
-
-
-def _of_service(route: Route, rated: bool, table: ServiceTable) -> list[Json]:
-    return service_routes(table, route, rated)
+    routes = parts.listed(table, host, rated, partial(service_routes, rated=rated))
+    return {"name": host, "domains": [host], "routes": [*chain.from_iterable(routes), _nowhere(rated)]}
 
 
 @lru_cache(maxsize=10_000)
