@@ -19,6 +19,7 @@ from tests.ports import free_port
 
 RESTARTS = Path(__file__).parents[2] / "benchmarks" / "restarts.py"
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+GUARDED = "    protect: {breaker: 50%}\n"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -48,6 +49,34 @@ def discovering(port: int) -> str:
     return str(job.replace("9464", str(port)).replace("5s", "1s"))
 
 
+def check_dashboard(system: System, url: str) -> None:
+    """Every line of every graph has points, as Grafana would ask for it."""
+    argv = [sys.executable, "-m", "gapless", "export", "grafana", "--file", str(system.file)]
+    board = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    lines = {
+        target["expr"].replace("$__rate_interval", "1m").replace("$service", ".*"): panel["title"]
+        for panel in board["panels"]
+        for target in panel["targets"]
+    }
+
+    def empty() -> list[str]:
+        traced(system.url)
+        return [title for expr, title in lines.items() if not ask(url, "query", query=expr)["result"]]
+
+    missing: list[str] = []
+
+    def whole() -> bool:
+        missing[:] = empty()
+        return not missing
+
+    try:
+        until(whole, "points for every line", system.output)
+    except AssertionError:
+        pytest.fail(f"no points for {missing}")
+    found = ask(url, "label/service/values", **{"match[]": "gapless_instances_wanted"})
+    assert found == ["web"], "what the dashboard offers to choose"
+
+
 def check_discovery(system: System, url: str) -> None:
     """Each is a target of its own, with the labels of the page; one that has gone is none any more."""
 
@@ -66,7 +95,7 @@ def check_discovery(system: System, url: str) -> None:
 @pytest.mark.timeout(300)
 def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> None:
     system, port = System(short_dir), free_port()
-    system.file.write_text(system.file.read_text() + f"metrics: {{listen: {port}}}\n")
+    system.file.write_text(system.file.read_text() + f"{GUARDED}metrics: {{listen: {port}}}\n")
     config = (
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\nstorage: {exemplars: {max_exemplars: 1000}}\n"
         "scrape_configs:\n  - {job_name: gapless, honor_labels: true, static_configs: "
@@ -92,6 +121,7 @@ def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> No
                 url, "query", query='sum by (service, release, instance) (gapless_requests_total{service="web"})'
             )
             assert {one["metric"]["service"] for one in labels["result"]} == {"web"}
+            check_dashboard(system, url)
             check_discovery(system, url)
         before = rate(system)
         until(lambda: on_disk(system), "what a killed control plane leaves", system.output)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -83,6 +85,92 @@ def test_a_dashboard_is_well_formed() -> None:
             assert target["expr"].count("(") == target["expr"].count(")")
             assert target["datasource"]["uid"] == "${datasource}"
     assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "service"}
+
+
+def closed(required: str, **properties: Any) -> dict[str, Any]:
+    """An object that has no other keys."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required.split(),
+        "additionalProperties": False,
+    }
+
+
+TEXT, WHOLE = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0}
+SOURCE = closed("type uid", type={"const": "prometheus"}, uid={"const": "${datasource}"})
+POSITION = closed(
+    "x y w h",
+    x={**WHOLE, "maximum": COLUMNS - 1},
+    y=WHOLE,
+    w={"type": "integer", "minimum": 1, "maximum": COLUMNS},
+    h={"type": "integer", "minimum": 1},
+)
+TARGET = closed(
+    "refId datasource expr",
+    refId={"type": "string", "pattern": "^[A-Z]$"},
+    datasource=SOURCE,
+    expr=TEXT,
+    legendFormat=TEXT,
+    exemplar={"type": "boolean"},
+)
+LEGEND = closed("", displayMode={"enum": ["list", "table", "hidden"]}, placement={"enum": ["bottom", "right"]})
+PANEL = closed(
+    "id type title datasource gridPos fieldConfig options targets",
+    id={"type": "integer", "minimum": 1},
+    type={"const": "timeseries"},
+    title=TEXT,
+    datasource=SOURCE,
+    gridPos=POSITION,
+    fieldConfig=closed(
+        "defaults overrides",
+        defaults=closed(
+            "unit", unit={"enum": ["reqps", "ops", "percentunit", "s", "short", "bytes"]}, min={"type": "number"}
+        ),
+        overrides={"type": "array", "maxItems": 0},
+    ),
+    options=closed("legend", legend=LEGEND, tooltip=closed("mode", mode={"enum": ["single", "multi", "none"]})),
+    targets={"type": "array", "items": TARGET, "minItems": 1},
+)
+VARIABLE = closed(
+    "name type query",
+    name={"type": "string", "pattern": r"^\w+$"},
+    type={"enum": ["datasource", "query"]},
+    query=TEXT,
+    definition=TEXT,
+    datasource=SOURCE,
+    refresh={"enum": [0, 1, 2]},
+    multi={"type": "boolean"},
+    includeAll={"type": "boolean"},
+    allValue=TEXT,
+)
+BOARD = closed(
+    "uid title schemaVersion time templating panels",
+    uid={"type": "string", "pattern": "^[A-Za-z0-9_-]{8,40}$"},
+    title=TEXT,
+    tags={"type": "array", "items": TEXT},
+    schemaVersion={"type": "integer", "minimum": 36, "maximum": 41},
+    refresh={"type": "string", "pattern": "^[0-9]+[smhd]$"},
+    time=closed("from to", **{"from": {"type": "string", "pattern": "^now-"}, "to": {"const": "now"}}),
+    templating=closed("list", list={"type": "array", "items": VARIABLE}),
+    panels={"type": "array", "items": PANEL, "minItems": 1},
+)
+"""What we use of the JSON model that Grafana documents ("Dashboard JSON model"), and nothing else: a key that is
+misspelt is none that Grafana knows."""
+
+
+def test_a_dashboard_has_only_what_grafana_documents() -> None:
+    board = json.loads(json.dumps(dashboard("shop", [ORDERS, PAYMENT])))
+    jsonschema.Draft202012Validator(BOARD).validate(board)
+    variables = {variable["name"]: variable["type"] for variable in board["templating"]["list"]}
+    assert variables["datasource"] == "datasource"
+    known = {*variables, "__rate_interval"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(board)))
+    assert used <= known
+    for panel in board["panels"]:
+        names = set(re.findall(r"{{(\w+)}}", " ".join(target["legendFormat"] for target in panel["targets"])))
+        grouped = " ".join(target["expr"] for target in panel["targets"])
+        assert all(name in grouped for name in names - {"service", "release"}), "a legend names what is grouped by"
 
 
 def test_the_verb_writes_and_prints_them(here: Path) -> None:

@@ -31,6 +31,11 @@ def _p(q: float, metric: str) -> str:
     return f"histogram_quantile({q}, sum by (le, {_BY}) (rate({metric}_bucket{{{_OWN}}}[{_RATE}])))"
 
 
+def _share(part: str, whole: str) -> str:
+    """A counter appears with its first event: what is not there while the whole is, is 0 and not a gap."""
+    return f"({part} or {whole} * 0) / {whole}"
+
+
 _REQUESTS = f"sum by ({_BY}) (rate(gapless_requests_total{{{_OWN}}}[{_RATE}]))"
 _FAILED = f'sum by ({_BY}) (rate(gapless_requests_total{{{_OWN},status="5xx"}}[{_RATE}]))'
 _ROUTES = f"sum by (le, service, route) (rate(gapless_request_duration_seconds_bucket{{{_OWN}}}[{_RATE}]))"
@@ -50,7 +55,7 @@ def _increase(counter: str, by: str = "service") -> str:
 
 GRAPHS = (
     Graph("Requests", "reqps", [(_REQUESTS, _WHO)]),
-    Graph("Failed", "percentunit", [(f"{_FAILED} / {_REQUESTS}", _WHO)]),
+    Graph("Failed", "percentunit", [(_share(_FAILED, _REQUESTS), _WHO)]),
     Graph("Time to answer", "s", [(_p(0.99, _TOOK), f"p99 {_WHO}"), (_p(0.5, _TOOK), f"p50 {_WHO}")]),
     Graph("As the gateway saw it", "s", [(_p(0.99, _GATEWAY_TOOK), f"p99 {_WHO}")]),
     Graph("Slowest routes", "s", [(f"topk(10, histogram_quantile(0.99, {_ROUTES}))", "{{service}} {{route}}")]),
@@ -97,7 +102,7 @@ def _derived(service: Service, metric: DerivedMetric) -> Graph:
     def rate(name: str) -> str:
         return f'sum by (release) (rate({name}{{service="{service.name}"}}[{_RATE}]))'
 
-    expr = f"{rate(metric.metric)} / {rate(metric.to)}" if metric.to else rate(metric.metric)
+    expr = _share(rate(metric.metric), rate(metric.to)) if metric.to else rate(metric.metric)
     return Graph(f"{service.name}: {metric.name}", "percentunit" if metric.to else "ops", [(expr, "{{release}}")])
 
 
