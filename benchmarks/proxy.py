@@ -8,7 +8,9 @@ One upstream (nginx, `return 200`), one proxy at a time, 32 connections of wrk, 
 proxy's process took for each request, as Linux counts it, so that a busy machine does not blur it as it blurs requests
 per second. Each proxy is in a session of its own, because Linux shares the CPU out by session. Where other work keeps
 a proxy from running, it wakes for fewer requests at once and a request costs more, so compare on a quiet machine only.
-"Gapless, no log" is without the access-log stream that verdicts come from. Target: within 5 % of the static file.
+"Gapless, no log" is without the access log that verdicts come from. "Same duty" is what a team writes by hand for what
+Gapless does (`proxy_files`), with the same log to a file. Target: within 5 % of the static file. What each part costs:
+`proxy_parts.py`.
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gapless.core.model import BUCKETS, Address, Endpoint, Entrance, Route, RouteTable, ServiceTable, Split
+from gapless.core.model import Address, Entrance
 from gapless.core.world import RealWorld
 from gapless.gateway.envoy import EnvoyGateway
 from gapless.gateway.envoy import resources as envoy_resources
 from gapless.gateway.envoy.listener import listeners
 from gapless.gateway.envoy.process import find_binary
+from proxy_files import HOST, least, manager, same_duty, table
 
-HOST, WORKERS, CONNECTIONS = "127.0.0.1", 1, 32
+WORKERS, CONNECTIONS = 1, 32
 
 NGINX = """
 daemon off; worker_processes 1; pid {name}.pid; error_log stderr error;
@@ -72,54 +75,9 @@ def worker_of(pid: int) -> int:
     raise SystemExit("nginx did not start")
 
 
-def static(port: int, back: int, log: bool) -> dict[str, Any]:
-    """As one writes it by hand: a listener, a route, a cluster; with `log` a file access log."""
-    types = "type.googleapis.com/envoy.extensions."
-    manager = {
-        "@type": types + "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "static",
-        "route_config": {
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "back"}}]}
-            ]
-        },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": types + "filters.http.router.v3.Router"},
-            }
-        ],
-    }
-    if log:
-        file = {"@type": types + "access_loggers.file.v3.FileAccessLog", "path": "/dev/null"}
-        manager["access_log"] = [{"name": "envoy.access_loggers.file", "typed_config": file}]
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    place = {"address": {"socket_address": {"address": HOST, "port_value": back}}}
-    return {
-        "static_resources": {
-            "listeners": [
-                {
-                    "address": {"socket_address": {"address": HOST, "port_value": port}},
-                    "filter_chains": [{"filters": filters}],
-                }
-            ],
-            "clusters": [
-                {
-                    "name": "back",
-                    "lb_policy": "LEAST_REQUEST",
-                    "load_assignment": {
-                        "cluster_name": "back",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": place}]}],
-                    },
-                }
-            ],
-        }
-    }
-
-
 @contextmanager
-def envoy(folder: Path, name: str, port: int, back: int, *, log: bool) -> Iterator[int]:
-    (folder / f"{name}.json").write_text(json.dumps(static(port, back, log)))
+def envoy(folder: Path, name: str, file: dict[str, Any]) -> Iterator[int]:
+    (folder / f"{name}.json").write_text(json.dumps(file))
     argv = [str(find_binary(None)), "-c", f"{name}.json", "--concurrency", str(WORKERS), "--disable-hot-restart"]
     process = subprocess.Popen([*argv, "--log-level", "error"], cwd=folder, start_new_session=True)
     try:
@@ -133,7 +91,7 @@ def silent(entrance: Entrance) -> dict[str, Any]:
     """Our listeners without their access log."""
     found = listeners(entrance)
     for each in found.values():
-        each["filter_chains"][0]["filters"][0]["typed_config"].pop("access_log", None)
+        manager(each).pop("access_log", None)
     return found
 
 
@@ -142,12 +100,9 @@ async def ours(folder: Path, port: int, back: int, *, log: bool = True) -> Async
     envoy_resources.listeners = listeners if log else silent
     listen = Entrance(listen=Address(host=HOST, port=port))
     gateway = EnvoyGateway(listen, folder / f"s{port}", RealWorld(), workers=WORKERS)
-    split = Split(service="web", stable="1", weights=(("1", BUCKETS),))
-    place = Endpoint(instance="web-1", release="1", address=Address(host=HOST, port=back))
-    table = ServiceTable(service="web", split=split, endpoints=(place,), routes=(Route(path="/"),))
     await gateway.start()
     try:
-        await gateway.apply(RouteTable(version=1, services=(table,)))
+        await gateway.apply(table(back))
         yield gateway.pid
     finally:
         await gateway.stop(drain_s=0)
@@ -171,18 +126,19 @@ async def load(port: int, seconds: float) -> int:
 
 async def measure(rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
     folder, world = Path(tempfile.mkdtemp(prefix="p-")), RealWorld()
-    back, *ports = (world.free_port(HOST) for _ in range(6))
+    back, *ports = (world.free_port(HOST) for _ in range(7))
     found: dict[str, dict[str, list[float]]] = {}
     try:
         with (
             nginx(folder, "back", back, back, 'return 200 "ok";'),
             nginx(folder, "nginx", ports[0], back, PROXY) as one,
-            envoy(folder, "static", ports[1], back, log=False) as two,
-            envoy(folder, "logged", ports[2], back, log=True) as three,
+            envoy(folder, "static", least(ports[1], back)) as two,
+            envoy(folder, "logged", least(ports[2], back, Path("/dev/null"))) as three,
+            envoy(folder, "duty", same_duty(ports[3], back, folder / "access.log")) as four,
         ):
-            async with ours(folder, ports[3], back) as four, ours(folder, ports[4], back, log=False) as five:
-                proxies = {"nginx": one, "Envoy, static": two, "Envoy, static + file log": three, "Gapless": four}
-                proxies["Gapless, no log"] = five
+            async with ours(folder, ports[4], back) as five, ours(folder, ports[5], back, log=False) as six:
+                proxies = {"nginx": one, "Envoy, static": two, "Envoy, static + file log": three}
+                proxies |= {"Envoy, static, same duty": four, "Gapless": five, "Gapless, no log": six}
                 await asyncio.sleep(1)
                 for n in range(rounds + 1):
                     for (name, pid), port in zip(proxies.items(), ports, strict=True):
