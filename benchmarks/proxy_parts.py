@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/proxy_parts.py [--requests 50] [PART...]
 
 Callgrind counts Envoy's own instructions, repeatable to two percent however busy the machine is; what the kernel does
-for it is the same for all and not in it. Four connections ask together. The log is sent in batches of 100 entries, as many
-as come in a flush at 500 requests/s.
+for it is the same for all and not in it. Four connections ask together. The log is sent in batches of 100 entries, as
+many as come in a flush at 500 requests/s.
 """
 
 from __future__ import annotations
