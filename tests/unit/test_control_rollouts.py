@@ -106,6 +106,32 @@ async def test_a_release_that_does_harm_after_its_promotion_goes_back_by_itself_
     await rig.down()
 
 
+async def test_trouble_that_both_releases_have_at_the_last_step_ends_no_rollout() -> None:
+    rig = await begun(replace(WEB, rollout=replace(POLICY, hold_s=4.0, patience_s=600.0)))
+    before = rig.releases()[0]
+    await deploy(rig)
+
+    async def until_it_has(weight: int) -> None:
+        for _ in range(100):
+            if share(rig, "new") == weight:
+                return
+            await rig.pass_time(0.25)
+        raise AssertionError(rig.plane.status())
+
+    await until_it_has(BUCKETS)
+    rig.bad |= {"new", before}
+    await until_it_has(3_000)
+    await rig.kill()
+    await rig.up()
+    await rig.pass_time(6.0)
+    assert (share(rig, "new"), newest(rig).winner) == (3_000, "")
+    assert rig.releases().count("new") == 2, "it is to go on, and keeps its instances"
+    rig.bad.clear()
+    assert await rig.end_rollout() == "promoted"
+    assert any("back to 30 % of the users" in change.what for change in rig.plane.records.changes())
+    await rig.down()
+
+
 async def test_a_good_release_outlives_its_bake() -> None:
     rig = await begun(replace(WEB, rollout=replace(POLICY, bake_s=10.0)))
     await deploy(rig)

@@ -9,7 +9,8 @@
   While the stable release gets requests they also ask that the canary is worse than it: what hits both is no reason to
   go back.
 - At 100 % nothing is left to compare with. The guard rails stay, absolute and against the last known baseline, for a
-  short hold; `bake` is the same for the time after promotion.
+  short hold (what they say there may lead to the step before: `rollout.step_back`); `bake` is the same for the time
+  after promotion.
 - A step is passed when a canary at the greatest permitted error rate would have been found out with the policy's power.
   No evidence means hold, and after the policy's patience whatever that says. What looks worse is never promoted.
 """

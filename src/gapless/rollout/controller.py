@@ -25,6 +25,7 @@ from gapless.rollout.observed import Observed, observe
 from gapless.rollout.scene import FREE, POOL_TIMES, Act, Leash, Move, Outcome, Scene
 from gapless.rollout.shifting import shift
 from gapless.rollout.starting import begin, start
+from gapless.rollout.step_back import turning
 from gapless.rollout.tally import Standing
 from gapless.rollout.wanted import plan_of, pool_of, split_of, weight_of
 
@@ -100,7 +101,7 @@ def _look(
     """Count the answers since the last look, once; then judge."""
     standing = _standing(rollout, observed, now_at)
     evidence = rollout.evidence
-    if now_at > evidence.until_at and (canary.requests or stable.requests):
+    if now_at > evidence.until_at and (canary.requests or stable.requests) and not turning(rollout):
         if rollout.state is RolloutState.SHIFTING:
             evidence = tally.count(evidence, canary, stable, rollout.policy, objective, standing)
         elif rollout.state is RolloutState.STARTING:

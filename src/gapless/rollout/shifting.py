@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gapless.core.model import JudgedBy, Rollout
-from gapless.rollout.analysis import Decision
+from gapless.rollout.analysis import FAILED_CHECKS, Decision
 from gapless.rollout.forward import shift_to, win
 from gapless.rollout.holds import PAUSED, Hold, hold, leash, wait
 from gapless.rollout.scene import Move, Scene, act, go_back
 from gapless.rollout.starting import START_TRIES, failed_again, refuse
+from gapless.rollout.step_back import step_back, turning, uncompared
 from gapless.rollout.wanted import new_needed, plan_of
 
 
 def shift(rollout: Rollout, scene: Scene) -> Move | None:
     if harm := _harm(rollout, scene):
-        return go_back(rollout, harm, scene)
+        return step_back(rollout, scene) if uncompared(rollout, scene) else go_back(rollout, harm, scene)
     if rollout.winner == rollout.after:
         if scene.ready(rollout) < new_needed(rollout):
             return refuse(rollout, scene)
@@ -33,7 +34,8 @@ def shift(rollout: Rollout, scene: Scene) -> Move | None:
 
 def _harm(rollout: Rollout, scene: Scene) -> str:
     """Why the users must go back at once; empty when nothing says so."""
-    if scene.verdict.decision is Decision.ROLLBACK:
+    old_news = turning(rollout) and scene.verdict.numbers["unhealthy"] < FAILED_CHECKS
+    if scene.verdict.decision is Decision.ROLLBACK and not old_news:
         return scene.verdict.reason
     if scene.observed.gates.refusal:
         return scene.observed.gates.refusal

@@ -105,7 +105,8 @@ def _sizes(rollout: Rollout, pool: Pool | None) -> dict[str, int]:
 def new_needed(rollout: Rollout) -> int:
     """The new release's instances that must be ready before its next users come, or before it wins."""
     plan = whole_plan(rollout)
-    return plan.needed_to_win if rollout.winner == rollout.after else plan.steps[rollout.target].new_instances
+    whole = rollout.winner == rollout.after or rollout.stepped_back
+    return plan.needed_to_win if whole else plan.steps[rollout.target].new_instances
 
 
 def _old(rollout: Rollout) -> int:

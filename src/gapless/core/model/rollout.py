@@ -239,6 +239,8 @@ class Rollout:
     """It does not begin before."""
     paused_until_at: float = 0.0
     """When a pause ends by itself; 0: when it is resumed."""
+    stepped_back: bool = False
+    """From all the users to the step before, once: there is something to compare with."""
     by_hand: int = -1
     """The share, in buckets, that was given it while it is paused, instead of the present step's; -1: none was."""
     skipped: int = -1
