@@ -2,12 +2,13 @@
 and beside nginx, in the same run.
 
     apt-get install nginx-light wrk
-    .venv/bin/python benchmarks/proxy.py [--rounds 5] [--seconds 3] [--json]
+    .venv/bin/python benchmarks/proxy.py [--rounds 15] [--seconds 1] [--json]
 
 One upstream (nginx, `return 200`), one proxy at a time, 32 connections of wrk, the rounds in turn. CPU is what the
 proxy's process took for each request, as Linux counts it, so that a busy machine does not blur it as it blurs requests
 per second. Each proxy is in a session of its own, because Linux shares the CPU out by session. Where other work keeps
-a proxy from running, it wakes for fewer requests at once and a request costs more, so compare on a quiet machine only.
+a proxy from running, it wakes for fewer requests at once and a request costs more: microseconds are those of a quiet
+machine only, and a share is the median of what each round makes of it.
 "Gapless, no log" is without the access log that verdicts come from. "Same duty" is what a team writes by hand for what
 Gapless does (`proxy_files`), with the same log to a file. Target: within 5 % of the static file. What each part costs:
 `proxy_parts.py`.
@@ -155,8 +156,8 @@ async def measure(rounds: int, seconds: float) -> dict[str, dict[str, list[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     missing = [name for name in ("nginx", "wrk") if not shutil.which(name)]
@@ -168,13 +169,13 @@ def main() -> None:
         print(json.dumps({"load": load_before, **found}, indent=1))
         return
     print(f"load average {load_before:.1f}; median of {options.rounds} rounds of {options.seconds:g} s (least … most)")
-    base = statistics.median(found["Envoy, static"]["cpu_us"])
+    least_us = found["Envoy, static"]["cpu_us"]
     for name, one in found.items():
         cpu, per_s = sorted(one["cpu_us"]), sorted(one["per_s"])
-        middle = statistics.median(cpu)
-        shown = f"{middle:6.1f} µs of CPU ({cpu[0]:.1f} … {cpu[-1]:.1f}), {middle / base:4.2f} of the static file's"
+        share = statistics.median(us / base for us, base in zip(one["cpu_us"], least_us, strict=True))
+        took = f"{statistics.median(cpu):6.1f} µs of CPU ({cpu[0]:.1f} … {cpu[-1]:.1f})"
         rate = f"{statistics.median(per_s):7.0f} requests/s ({per_s[0]:.0f} … {per_s[-1]:.0f})"
-        print(f"{name:26s} {shown}; {rate}")
+        print(f"{name:26s} {took}, {share:4.2f} of the static file's; {rate}")
 
 
 if __name__ == "__main__":
