@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 RESTARTS = Path(__file__).parents[2] / "benchmarks" / "restarts.py"
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
-GUARDED = "    protect: {breaker: 50%}\n"
+MORE = "    protect: {breaker: 50%}\n    access_log: on\n"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -95,7 +95,7 @@ def check_discovery(system: System, url: str) -> None:
 @pytest.mark.timeout(300)
 def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> None:
     system, port = System(short_dir), free_port()
-    system.file.write_text(system.file.read_text() + f"{GUARDED}metrics: {{listen: {port}}}\n")
+    system.file.write_text(system.file.read_text() + f"{MORE}metrics: {{listen: {port}}}\n")
     config = (
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\nstorage: {exemplars: {max_exemplars: 1000}}\n"
         "scrape_configs:\n  - {job_name: gapless, honor_labels: true, static_configs: "
@@ -130,6 +130,7 @@ def test_metrics_are_recorded_and_scraped(short_dir: Path, tmp_path: Path) -> No
         until(lambda: rate(system) >= min(0.5 * before, 5), "the record of before", system.output)
         lines = [json.loads(line) for line in system.run("logs", "--json", "--since", "1h").stdout.splitlines()]
         assert {"control", "envoy"} <= {line["instance"] for line in lines}
+        assert any(line.get("logger") == "gapless.access" and line["status"] == 200 for line in lines)
         latest: dict[str, str] = {}  # of one log, which several processes write, the order is that of the file
         times = []
         for line in lines:

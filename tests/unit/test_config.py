@@ -252,10 +252,22 @@ def test_so_is_a_wrong_key_of_a_service(here: Path, line: str, expected: str) ->
     assert f"{FILE_NAME}:5: services.orders.{expected.replace('{here}', str(here))}" in found
 
 
+@pytest.mark.parametrize(
+    ("written", "share"), [("on", 1.0), ("off", 0.0), ('"on"', 1.0), ("10%", 0.1), ("0.5%", 0.005)]
+)
+def test_an_access_log_is_on_off_or_a_share(here: Path, written: str, share: float) -> None:
+    assert load(write(here, service(f"app: a:b\naccess_log: {written}"))).services["orders"].access_log == share
+    assert load(write(here, service("app: a:b"))).services["orders"].access_log == 0.0
+
+
 @pytest.mark.usefixtures("here")
 def test_an_app_and_a_command_differ() -> None:
     [wrong] = complaints(service("app: shop.orders"))
     assert wrong.endswith('4: services.orders.app: "shop.orders": not "module:attribute", for instance "shop:app"')
+    [wrong] = complaints(service("command: x\naccess_log: on"))
+    assert "a command logs its requests by itself" in wrong
+    [wrong] = complaints(service("app: a:b\naccess_log: often"))
+    assert 'neither "on" nor "off": not a share' in wrong
     [wrong] = complaints(service("command: x\nworkers: 2"))
     assert wrong.endswith("5: services.orders.workers: only an app has workers; raise instances instead")
 

@@ -27,6 +27,13 @@ def test_an_app_is_served():
     )
 
 
+@pytest.mark.parametrize(("share", "more"), [(0.0, ""), (1.0, "100.000000%"), (0.001, "0.100000%")])
+def test_an_access_log_is_for_whom_it_is_asked(share: float, more: str) -> None:
+    service = Service(name="orders", app="shop:app", access_log=share)
+    words = argv(INSTANCE, release(app="shop:new"), service, STATE, "py")
+    assert words[words.index("--start") + 2 :] == (["--access-log", "--access-sample", more] if more else [])
+
+
 @pytest.mark.parametrize(
     ("network", "listens", "trusts"),
     [

@@ -50,6 +50,8 @@ def _kind(document: Document, name: str, service: Mapping[str, Any]) -> Iterator
         )
     if "command" in service and "workers" in service:
         yield document.problem(("services", name, "workers"), "only an app has workers; raise instances instead")
+    if "command" in service and "access_log" in service:
+        yield document.problem(("services", name, "access_log"), "a command logs its requests by itself, if at all")
     rollout = service.get("rollout")
     judged_by = rollout.get("judged_by") if isinstance(rollout, dict) else None
     if "command" in service and not service.get("routes") and judged_by == "requests":

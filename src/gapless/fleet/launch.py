@@ -71,6 +71,7 @@ def _serve(instance: Instance, app: str, service: Service, state: Path, python: 
         *("--bind", str(network.listen(instance.address))),
         *("--admin", f"unix:{socket}", "--workers", str(service.workers)),
         *("--drain", f"{service.drain_s:g}", "--start", f"{service.start_s:g}"),
+        *(("--access-log", "--access-sample", f"{service.access_log:.6%}") if service.access_log else ()),
         *(part for each in network.trusted for part in ("--trust", each)),
     ]
 

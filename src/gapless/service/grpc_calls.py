@@ -19,6 +19,7 @@ import grpc
 
 from gapless.core.ports import World
 from gapless.observe import log
+from gapless.observe.access import Sampled
 from gapless.observe.metrics import Counter, Histogram, Meter
 from gapless.observe.trace import context as trace_context
 from gapless.observe.trace import recorder as trace_recorder
@@ -81,12 +82,12 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         meter: Meter,
         tracing: Tracing,
         *,
-        access_log: bool = False,
+        access: Sampled | None = None,
         pin: Callable[[], object] = object,
     ) -> None:
         """`pin` is called when a call begins, in its context."""
         self._tracing = tracing
-        self.access_log = access_log
+        self.access = access
         self._pin = pin
         self.in_flight: set[Any] = set()
         self._now, self._time = world.now, world.time
@@ -156,7 +157,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         total.value += 1.0
         took.observe(took_s)
         self._traced(call, status, took_s, took)
-        if self.access_log:
+        if self.access is not None and self.access.chosen(status in FAULTS, took_s):
             _log.info("%s gRPC %s %s %.1f ms", peer_of(call.context), call.method, status, took_s * 1000)
 
     def _traced(self, call: Call, status: str, took_s: float, took: Histogram) -> None:

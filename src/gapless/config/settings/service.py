@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from gapless.config.base import Settings
 from gapless.config.guards import ProtectSettings
-from gapless.config.quantities import Duration, PositiveDuration
+from gapless.config.quantities import SHARE_SCHEMA, Duration, PositiveDuration, fraction
 from gapless.config.settings.analysis import AnalysisSettings
 from gapless.config.settings.fields import Command, Name, Text, Variable, app_name, route_path, text
 from gapless.config.settings.gateway import CorsSettings, UpstreamSettings, Zone
@@ -26,6 +26,20 @@ _SERVICE = Service(name="")
 
 def _ready(value: str) -> str:
     return route_path(value) if value else value
+
+
+def _logged(value: Any) -> float:
+    """`on` and `off` are booleans to YAML. Raises ValueError."""
+    if isinstance(value, bool) or value in ("on", "off"):
+        return float(value in (True, "on"))
+    try:
+        return fraction(value)
+    except ValueError as error:
+        raise ValueError(f'neither "on" nor "off": {error}') from None
+
+
+_LOGGED_SCHEMA = {"anyOf": [{"enum": ["on", "off"]}, {"type": "boolean"}, SHARE_SCHEMA]}
+Logged = Annotated[float, BeforeValidator(_logged), WithJsonSchema(_LOGGED_SCHEMA)]
 
 
 class ServiceSettings(Settings):
@@ -98,6 +112,15 @@ class ServiceSettings(Settings):
         dict[MetricName, Annotated[DerivedSettings, BeforeValidator(as_derived)]],
         Field(description="Rates and ratios of what its code counts.", examples=[{"paid": {"rate": "orders_paid"}}]),
     ] = Field(default_factory=dict)
+    access_log: Annotated[
+        Logged,
+        Field(
+            description="Requests that instances log: `off`, `on`, or a share, beside all that fail or take a second."
+            " `app` only.",
+            examples=["10%"],
+            json_schema_extra={"default": "off"},
+        ),
+    ] = _SERVICE.access_log
     pools: Annotated[
         dict[Name, PoolSettings],
         Field(
@@ -135,6 +158,7 @@ class ServiceSettings(Settings):
             metrics={name: derived.value(name) for name, derived in self.metrics.items()},
             pools=tuple(pool.value(name) for name, pool in self.pools.items()),
             protect=self.protect.value() if self.protect else None,
+            access_log=self.access_log,
             upstream=self._upstream(),
             cors=self.cors.value() if self.cors else None,
         )

@@ -50,6 +50,8 @@ class Service:
     """Rates and ratios of what its code counts, by name."""
     protect: Protect | None = None
     pools: tuple[DeclaredPool, ...] = ()
+    access_log: float = 0.0
+    """The share of its requests (0…1) that its instances log."""
     upstream: Upstream = Upstream()
     cors: Cors | None = None
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 
 from gapless.core.world import RealWorld
+from gapless.observe.access import Sampled
 from gapless.server.connections.connections import CUT_S, Connections
 from gapless.server.grpc.inner import Inner
 from gapless.server.grpc.relay import Relay
@@ -24,7 +25,7 @@ class GrpcFront:
         self._acceptors = [self._acceptor(sock, batch_of(task.workers)) for sock in listeners]
         self._connections = Connections(task.keep_alive_s)
         self._inner = Inner(service)
-        service.calls.access_log = task.access_log
+        service.calls.access = Sampled(task.access_sample) if task.access_log else None
         self._idle_s = task.keep_alive_s
         self._stopped = False
 

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any, Protocol
 
+from gapless.observe.access import Sampled
 from gapless.observe.log import Alike
 
 _log = logging.getLogger("gapless.access")
@@ -22,32 +23,23 @@ class Answered(Protocol):
     request_id: str
 
 
-SLOW_S = 1.0
 FAILED_FROM = 500
 
 
 class Access:
     """Writes through logging, which never blocks (`observe.log`). In JSON each detail is a key of its own. `sample` is
-    the share (0…1) of the requests that is logged: evenly, one of so many; slow and failed ones always are."""
+    the share (0…1) of the requests that is logged: see `observe.access.Sampled`."""
 
     def __init__(self, sample: float = 1.0) -> None:
-        self._sample = sample
-        self._due = 0.0
+        self._sampled = Sampled(sample)
         self._lines = Alike(_log, logging.INFO, __file__)
 
     def note(self, cycle: Answered, now: float) -> None:
         """A response is complete."""
-        if self._sample < 1.0 and not self._chosen(cycle, now):
+        if not self._sampled.chosen(cycle.status >= FAILED_FROM, now - cycle.began):
             return
         details = details_of(cycle, now)
         self._lines.log(time.time(), f"{details['method']} {target(cycle.scope)} {cycle.status}", details)
-
-    def _chosen(self, cycle: Answered, now: float) -> bool:
-        self._due += self._sample
-        if self._due >= 1.0:
-            self._due -= 1.0
-            return True
-        return cycle.status >= FAILED_FROM or now - cycle.began >= SLOW_S
 
     def unfinished(self, cycle: Answered, now: float) -> None:
         """The connection has ended before the response. The status is 0 where none was decided."""
