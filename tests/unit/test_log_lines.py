@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -248,3 +249,49 @@ def test_a_sample_of_the_requests_is_logged_and_all_that_failed_or_were_slow(cap
     access.note(Answered(503, 0.01), 100.0)
     access.note(Answered(200, 2.0), 100.0)
     assert len(caplog.records) == 2
+
+
+@pytest.fixture
+def filtered() -> Iterator[Callable[[Callable[[logging.LogRecord], bool]], None]]:
+    logger = logging.getLogger("gapless.access")
+    before = logger.filters[:]
+    yield logger.addFilter
+    logger.filters[:] = before
+
+
+def asked(path: str) -> Answered:
+    answered = Answered(200, 0.5)
+    answered.scope |= {"path": path, "raw_path": path.encode()}
+    return answered
+
+
+def test_a_request_s_line_is_a_record_as_all_others_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Access().note(asked("/orders"), 100.0)
+    [record] = caplog.records
+    own, beside = vars(record), vars(logging.getLogger("gapless.access").makeRecord("", 0, "", 0, "", (), None))
+    assert own.keys() == beside.keys() | {"client", "method", "path", "status", "bytes", "duration_ms", "message"}
+    same = ("thread", "threadName", "process", "processName")
+    assert [own[name] for name in same] == [beside[name] for name in same]
+    assert (record.name, record.levelname, record.filename) == ("gapless.access", "INFO", "access.py")
+    assert record.getMessage() == logging.Formatter("GET %(path)s %(status)d").format(record)
+    assert (beside["relativeCreated"] - record.relativeCreated) / 1000 == pytest.approx(
+        beside["created"] - record.created, abs=1e-3
+    )
+    assert log.extras(copy.deepcopy(record)) == log.extras(record) == log.extras(logging.makeLogRecord(own))
+
+
+def test_filters_of_others_drop_requests_hide_and_add_details(kept: Kept, filtered: Any) -> None:
+    def judge(record: Any) -> bool:
+        record.client = "somebody"
+        if record.path == "/orders":
+            record.tenant = "acme"
+        return bool(record.path != "/livez")
+
+    filtered(judge)
+    for path in ("/orders", "/livez", "/"):
+        Access().note(asked(path), 100.0)
+    first, second = kept.lines
+    assert (first["path"], first["client"], first["tenant"]) == ("/orders", "somebody", "acme")
+    assert (second["path"], second["client"], second["status"]) == ("/", "somebody", 200)
+    assert "tenant" not in second

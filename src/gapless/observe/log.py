@@ -62,10 +62,10 @@ def bind(**fields: Any) -> None:
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """What was passed as `extra=`."""
-    if isinstance(record, _Alike):
-        return record.details
+    """What was passed as `extra=`, or put in by filters."""
     known = vars(record)
+    if isinstance(record, _Alike) and len(known) == _FEWEST + len(record.details):
+        return {key: known[key] for key in record.details}
     return {key: known[key] for key in known if key not in _PLAIN} if len(known) > _FEWEST else {}
 
 
@@ -87,9 +87,11 @@ class Alike:
 class _Alike(logging.LogRecord):
     __slots__ = ("details",)
 
+    details: tuple[str, ...]
+
     def __init__(self, same: Mapping[str, Any], at: float, text: str, details: dict[str, Any]) -> None:
         """Without logging's own."""
-        self.details = details
+        self.details = tuple(details)
         self.__dict__ = own = {**same, **details}
         own["msg"] = text
         own["created"] = at
