@@ -71,6 +71,8 @@ def follow(before: Snapshot | None, after: Snapshot, number: int) -> Snapshot:
 
 
 def _changed(before: Mapping[str, Item], after: Mapping[str, Item]) -> frozenset[str]:
+    if before is after:
+        return frozenset()
     found = {name for name, item in after.items() if before.get(name) is not item and before.get(name) != item}
     return frozenset(found | (before.keys() - after.keys()))
 

@@ -129,7 +129,7 @@ def _place(endpoint: Json) -> tuple[str, int]:
 def stages(before: Resources | None, after: Resources) -> tuple[Resources, ...]:
     """What Envoy is told, one after the other. When routes and endpoints change together, the endpoints that leave stay
     until the routes have moved: a release may lose its last instance in the same table that gives its users away."""
-    if before is None or _leads(before) == _leads(after):
+    if before is None or before[LOAD] is after[LOAD] or _leads(before) == _leads(after):
         return (after,)
     loads = _joined(before[LOAD], after[LOAD])
     if loads == after[LOAD]:
