@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -80,14 +80,11 @@ async def test_clients_that_go_away_do_not_open_it(waits: bool) -> None:
 
 def test_ten_threads_are_served_at_once() -> None:
     """pybreaker holds its lock during the call: ten calls of 0.1 s took 1.01 s."""
-    call = layer().around_sync(lambda args, kwargs: time.sleep(0.1), Site(name="sleep"))
-    threads = [threading.Thread(target=call, args=((), {})) for _ in range(10)]
-    began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - began < 0.6
+    together = threading.Barrier(10)
+    call = layer().around_sync(lambda args, kwargs: together.wait(20), Site(name="meet"))
+    with ThreadPoolExecutor(10) as pool:
+        found = [pool.submit(call, (), {}).result for _ in range(10)]
+        assert sorted(result() for result in found) == list(range(10))
 
 
 def test_threads_that_fail_at_once_open_it_once_and_count_exactly() -> None:

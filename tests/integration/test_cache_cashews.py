@@ -34,7 +34,7 @@ def redis() -> Iterator[RedisServer]:
 async def store(request: pytest.FixtureRequest, redis: RedisServer) -> AsyncIterator[CashewsStore]:
     if not redis.running:
         redis.start()
-    store = CashewsStore("mem://" if request.param == "mem" else redis.url, limit=5.0)
+    store = CashewsStore("mem://" if request.param == "mem" else redis.url, limit=30.0)
     yield store
     await store.close()
 
@@ -43,6 +43,9 @@ class Shop:
     def __init__(self, store: CashewsStore, **options: Any) -> None:
         self.calls = 0
         self.error: Exception | None = None
+        self.open = asyncio.Event()
+        """No call ends while it is not set."""
+        self.open.set()
         # A name of its own: all tests share one Redis.
         name = WORLD.token()
         self.guard: Guard = guard("shop", cache(**{"ttl": 60, "key": "{sku}", "store": store, "name": name} | options))
@@ -52,6 +55,7 @@ class Shop:
     async def _price(self, sku: Any) -> Any:
         self.calls += 1
         await asyncio.sleep(0.05)
+        await self.open.wait()
         if self.error:
             raise self.error
         return {"sku": sku, "call": self.calls}
@@ -79,7 +83,9 @@ async def test_stale_answers_are_refreshed_behind(store: CashewsStore) -> None:
     shop = Shop(store, ttl=0.2, stale=60, spread=0.0)
     await shop.price("a")
     await asyncio.sleep(0.25)
+    shop.open.clear()
     assert {(await shop.price("a"))["call"] for _ in range(10)} == {1}
+    shop.open.set()
     until = time.monotonic() + 10
     while shop.count("refreshed") == 0 and time.monotonic() < until:
         await asyncio.sleep(0.01)

@@ -37,6 +37,7 @@ from gapless import Service
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     if scope["path"] == "/slow":
+        print("slow", flush=True)
         await asyncio.sleep(0.5)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": scope["state"]["database"].encode()})
@@ -85,7 +86,8 @@ async def test_a_service_under_a_foreign_server_drains_on_sigterm(short_dir: Pat
         assert (answer.status, answer.content) == (200, b"opened")
         assert answer.headers["x-gapless-release"] == "1.4.0"
         slow = asyncio.ensure_future(client.get("/slow"))
-        await asyncio.sleep(0.2)
+        assert child.stdout is not None
+        assert await asyncio.to_thread(child.stdout.readline) == b"slow\n"
         os.kill(child.pid, signal.SIGTERM)
         assert (await slow).status == 200
         output = await asyncio.to_thread(child.communicate)
@@ -141,9 +143,11 @@ async def test_a_hanging_blocking_check_uses_one_thread_only() -> None:
             gate.wait(10)
 
     await service.start(5)
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(20):
+        while service.ready or len(entered) < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
     assert len(entered) == 2
-    assert not service.ready
     assert json.loads(json.dumps(service.health()))["checks"]["blocking"]["detail"].startswith("no answer within")
     gate.set()
     for _ in range(100):

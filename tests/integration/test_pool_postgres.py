@@ -21,6 +21,7 @@ from tests.integration.postgres_kit import Postgres, postgres
 
 LIMITS = PoolLimits(max_size=3, acquire_deadline_s=10.0, connect_s=10.0)
 WORLD = RealWorld()
+OTHERS = "pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,7 @@ async def ask(pool: Pool[Any], query: str) -> Any:
 
 
 async def backends(pool: Pool[Any], condition: str = "true") -> int:
-    others = f"select count(*) from pg_stat_activity where backend_type = 'client backend' and {condition}"
-    return int(await ask(pool, f"{others} and pid <> pg_backend_pid()"))
+    return int(await ask(pool, f"select count(*) from {OTHERS} and {condition}"))
 
 
 async def test_never_more_connections_than_asked_for(pool: Pool[Any]) -> None:
@@ -111,8 +111,11 @@ async def test_a_terminated_backend_is_replaced(pool: Pool[Any]) -> None:
 async def test_one_that_died_idle_is_not_lent(pool: Pool[Any]) -> None:
     await asyncio.gather(*(ask(pool, "select pg_sleep(0.1)") for _ in range(3)))
     async with pool.acquire() as connection:
-        await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
-        await asyncio.sleep(0.1)
+        await connection.execute(f"select pg_terminate_backend(pid) from {OTHERS}")
+        async with asyncio.timeout(20):
+            while await connection.fetchval(f"select count(*) from {OTHERS}"):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # their sockets close a moment later
     assert await asyncio.gather(*(ask(pool, "select 1") for _ in range(10))) == [1] * 10
 
 

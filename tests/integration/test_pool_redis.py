@@ -79,7 +79,9 @@ async def test_a_full_pool_says_who_has_it_all_and_obeys_the_deadline(server: Re
         await redis.blpop(["nothing"], timeout=1)
 
     blocked = asyncio.create_task(block())
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(20):
+        while not pool_of(redis).statistics().in_use:
+            await asyncio.sleep(0.01)
     token = deadline.current.set(WORLD.now() + 0.2)
     with pytest.raises(PoolTimeout, match=r"1 of 1 are out, .*test_pool_redis\.py"):
         await redis.get("k")

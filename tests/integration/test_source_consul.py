@@ -53,10 +53,12 @@ async def test_changes_are_told_as_they_happen(agent: Agent, directory: Director
 
 
 async def test_a_restless_index_is_not_followed_at_full_speed(agent: Agent, directory: Directory) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     for _ in range(100):
         agent.now(1)
         await asyncio.sleep(0.01)
-    assert len(agent.asked) < 30
+    assert len(agent.asked) < 30 * (loop.time() - began)
 
 
 async def test_an_agent_that_was_killed_and_has_forgotten_is_believed_anew(agent: Agent, directory: Directory) -> None:
