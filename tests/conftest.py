@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from gapless.core.garbage import THRESHOLDS
+
 RUN_MARK = "GAPLESS_TEST_RUN"
 """Set in this run's environment and so inherited by whatever it starts, directly or not."""
 PATIENCE_S = 3.0
@@ -78,6 +80,7 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """What has been imported and collected stays until the end, and is not looked at again by each full collection."""
     gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
     gc.enable()
 
 

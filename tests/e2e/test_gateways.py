@@ -45,7 +45,7 @@ def test_two_gateways_under_load_lose_nothing(system: System, second: Edge, shor
     with load(system, short_dir / "1.jsonl") as first, load(second, short_dir / "2.jsonl") as other:
         done = system.deploy("v2")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert obeying(system) == {"gapless", "second"}
+        until(lambda: obeying(system) == {"gapless", "second"}, "both gateways", system.output)
         system.kill_control()
         time.sleep(AWAY_S)
         system.up()

@@ -136,6 +136,13 @@ async def test_a_stage_over_its_limit_is_named() -> None:
         await passed(world, made.start(10), 2)
 
 
+async def test_a_stage_for_which_no_time_was_left_says_so() -> None:
+    made, world = service()
+    made.warm_up(asyncio.Event().wait)
+    with pytest.raises(NotReady, match="'warm-up' did not end: what came before it took the whole start limit"):
+        await passed(world, made.start(0), 0)
+
+
 async def test_a_resource_that_hangs_while_opening_is_cancelled() -> None:
     cleaned: list[str] = []
     made, world = service()

@@ -48,7 +48,7 @@ class Stages:
             async with within(self._world, limit_s):
                 await work()
         except TimeoutError as error:
-            what = late() or f"it took more than {limit_s:.1f} s"
+            what = late() or _late(limit_s)
             self.ended(name, began, ok=False, detail=what)
             raise NotReady(f"start-up stage {name!r} did not end: {what}") from error
         except Exception as error:
@@ -62,6 +62,10 @@ class Stages:
         self._durations.labels(name, "true" if ok else "false").observe(event.took_s)
         log_stage(event)
         self._events(event)
+
+
+def _late(limit_s: float) -> str:
+    return f"it took more than {limit_s:.1f} s" if limit_s > 0 else "what came before it took the whole start limit"
 
 
 def _failure(stage: str, error: Exception) -> str:
