@@ -160,6 +160,14 @@ class Server:
         lines = self.ask("/metrics")[2].decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
+    def counts(self, name: str, expected: float) -> None:
+        """The metric comes to this: a request is counted a moment after its client has the answer."""
+        until(lambda: self.metric(name) == expected, f"{name} is {expected:g}")
+
+    def says(self, words: str) -> None:
+        """The words are in the log: no line is waited for where it is written."""
+        until(lambda: words in self.err, f"the log says {words!r}")
+
     def kill_both(self) -> None:
         """Keeper and master, so that neither has the time to replace the other."""
         both = (self.master, self.pid)

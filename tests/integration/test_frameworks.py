@@ -91,7 +91,7 @@ def test_a_thread_that_does_not_end_is_named_and_the_server_ends_anyway(short_di
     with served(short_dir, "--drain", "2", app=code("with_flask")) as server, under_way(server, "/slow?seconds=60"):
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        assert "over the drain limit: GET /slow" in server.err
+        server.says("over the drain limit: GET /slow")
 
 
 def test_threads_answer_beside_each_other(short_dir: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_factory_without_the_option_is_refused_with_the_option(short_dir: Path
     server = Server(short_dir, app=APP + "\ndef make():\n    return app\n", target="app:make")
     try:
         assert server.wait() == 4
-        assert "'app:make' is no app: it takes no argument" in server.err
-        assert "add --factory" in server.err
+        server.says("'app:make' is no app: it takes no argument")
+        server.says("add --factory")
     finally:
         server.end()

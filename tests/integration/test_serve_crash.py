@@ -59,12 +59,12 @@ def test_counters_do_not_go_back_when_a_worker_is_killed(short_dir: Path) -> Non
     with served(short_dir) as server:
         for _ in range(5):
             server.get("/")
-        assert server.metric("gapless_requests_total") == 5
+        server.counts("gapless_requests_total", 5)
         os.kill(server.workers()[0], signal.SIGKILL)
         until(lambda: server.status()["restarts"] == 1 and len(server.workers()) == 1, "it is replaced")
-        assert server.metric("gapless_requests_total") == 5
+        server.counts("gapless_requests_total", 5)
         server.get("/")
-        assert server.metric("gapless_requests_total") == 6
+        server.counts("gapless_requests_total", 6)
 
 
 def test_a_worker_that_ends_itself_is_replaced(short_dir: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_worker_that_ends_itself_is_replaced(short_dir: Path) -> None:
             sock.sendall(b"GET /exit HTTP/1.1\r\nhost: x\r\n\r\n")
             assert sock.recv(1) == b""
         until(lambda: server.status()["restarts"] == 1 and len(server.workers()) == 1, "it is replaced")
-        assert "exit status 3" in server.err
+        server.says("exit status 3")
 
 
 async def test_a_worker_that_is_sent_sigterm_serves_until_another_one_does(short_dir: Path) -> None:
@@ -133,26 +133,26 @@ def test_a_start_whose_app_cannot_be_imported_ends_with_4_and_the_traceback(shor
     server = failed(short_dir, "def f():\n    return no_such_name\nf()\n", "--workers", "2")
     assert server.process.returncode == 4
     assert server.err.count("NameError: name 'no_such_name' is not defined") == 1
-    assert "in f" in server.err
+    server.says("in f")
 
 
 def test_a_start_whose_app_ends_the_process_ends_with_4(short_dir: Path) -> None:
     server = failed(short_dir, "import os\nos._exit(0)\n")
     assert server.process.returncode == 4
-    assert "exit status 0" in server.err
+    server.says("exit status 0")
 
 
 def test_a_start_that_is_never_ready_ends_with_5(short_dir: Path) -> None:
     app = APP + "\nfrom gapless import Service\napp = Service('x', app)\n@app.check\ndef disk():\n    return False\n"
     server = failed(short_dir, app, "--start", "4")  # which the interpreter's own start must not use up
     assert server.process.returncode == 5
-    assert "disk" in server.err
+    server.says("disk")
 
 
 def test_a_start_that_hangs_ends_with_5_and_shows_where(short_dir: Path) -> None:
     server = failed(short_dir, "import time\ntime.sleep(600)\n", "--start", "2")
     assert server.process.returncode == 5
-    assert 'app.py", line 2' in server.err
+    server.says('app.py", line 2')
 
 
 def test_a_taken_port_ends_with_6_and_says_whose_it_is(short_dir: Path) -> None:
@@ -161,8 +161,8 @@ def test_a_taken_port_ends_with_6_and_says_whose_it_is(short_dir: Path) -> None:
         holder.listen()
         server = Server(short_dir, port=holder.getsockname()[1])
         assert server.wait() == 6
-        assert f"(pid {os.getpid()})" in server.err
-        assert "→" in server.err
+        server.says(f"(pid {os.getpid()})")
+        server.says("→")
 
 
 def test_a_second_server_does_not_take_the_admin_socket_of_a_living_one(short_dir: Path) -> None:

@@ -104,7 +104,7 @@ async def test_a_request_that_is_longer_than_the_drain_is_cut_and_named_and_no_o
             assert (await asyncio.to_thread(response, short))[2] == b"1 %d" % old
             await asyncio.to_thread(until, lambda: server.others() == server.workers() != [old], "the old one has gone")
         assert long.recv(1) == b""
-        assert "over the drain limit: GET /sleep/600, for " in server.err
+        server.says("over the drain limit: GET /sleep/600, for ")
         assert load.lost() == []
         assert server.status()["restarts"] == 0
 

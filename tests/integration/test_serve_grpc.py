@@ -215,7 +215,7 @@ async def test_calls_of_each_kind_are_answered_and_counted(short_dir: Path) -> N
             kind = {"OK": "2xx", "UNKNOWN": "5xx"}.get(status, "4xx")
             labels = f'code="{status}",method="gRPC",route="shop.Shop/{method}",status="{kind}"'
             assert re.search(rf"^gapless_requests_total\{{{labels}\}} 1", metrics, re.MULTILINE), metrics
-        assert server.metric("gapless_requests_total") == 8
+        server.counts("gapless_requests_total", 8)
         assert "Nothing" not in metrics
         await wait_until(lambda: "gRPC /shop.Shop/Say NOT_FOUND" in server.err, "the call is logged")
 
@@ -326,7 +326,7 @@ async def test_what_takes_longer_than_the_drain_is_cut_and_named(short_dir: Path
         with pytest.raises(grpc.aio.AioRpcError):
             await rest(stream)
         assert await asyncio.to_thread(server.wait) == 0
-        assert "over the drain limit: gRPC /shop.Shop/Count" in server.err
+        server.says("over the drain limit: gRPC /shop.Shop/Count")
 
 
 async def test_code_that_cannot_be_imported_is_refused_and_the_old_one_answers(short_dir: Path) -> None:
@@ -399,8 +399,8 @@ def test_what_is_no_grpc_app_is_refused(short_dir: Path) -> None:
     server = Server(short_dir, "--grpc", app="async def app(scope, receive, send): ...")
     try:
         assert server.wait() == 4
-        assert "'app:app' is no gRPC app" in server.err
-        assert "def add(server)" in server.err
+        server.says("'app:app' is no gRPC app")
+        server.says("def add(server)")
     finally:
         server.end()
 

@@ -23,7 +23,7 @@ def test_a_server_whose_workers_crash_again_and_again_ends_with_the_reason(short
                 sock.sendall(b"GET /exit HTTP/1.1\r\nhost: x\r\n\r\n")
                 assert sock.recv(1) == b""
         assert server.wait() == 4
-        assert "every worker crashed 3 times in a row, the last one: its worker ended with exit status 3" in server.err
+        server.says("every worker crashed 3 times in a row, the last one: its worker ended with exit status 3")
         assert session(server.pid) == []
 
 
@@ -37,10 +37,10 @@ def test_a_blocked_worker_is_killed_in_time_and_its_stack_is_in_the_log(short_di
         # The limit and a second is what is promised; another one is for a machine that does other things as well.
         assert time.monotonic() - began < 3.0
         until(lambda: server.workers() not in ([], [victim]), "it is replaced")
-        assert "its event loop has been blocked for 1 s" in server.err
+        server.says("its event loop has been blocked for 1 s")
         assert "time.sleep(float(argument))" in short_dir.joinpath("app.py").read_text()
-        assert 'app.py", line ' in server.err
-        assert "in app" in server.err
+        server.says('app.py", line ')
+        server.says("in app")
         assert server.get("/")[0] == 200
 
 
@@ -62,7 +62,7 @@ async def test_workers_are_recycled_by_requests_and_nothing_is_lost(short_dir: P
         assert load.lost() == []
         assert not first & set(server.workers())
         assert server.status()["restarts"] == 0
-        assert server.metric("gapless_requests_total") == load.summary.answered
+        server.counts("gapless_requests_total", load.summary.answered)
 
 
 def test_a_worker_that_uses_too_much_memory_is_recycled(short_dir: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_worker_that_uses_too_much_memory_is_recycled(short_dir: Path) -> None
         assert server.get("/exit")[0] == 200
         until(lambda: server.workers() not in ([], [victim]), "it is replaced")
         until(lambda: server.others() == server.workers(), "it has gone")
-        assert "MiB of memory" in server.err
+        server.says("MiB of memory")
 
 
 def test_a_worker_that_is_old_enough_is_recycled(short_dir: Path) -> None:
