@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,7 @@ services:
 """
 
 LIMIT_S = 60.0
+ANSWER_S = 10.0
 
 
 class System:
@@ -98,10 +100,10 @@ class System:
         process = self.start_up()
         until(lambda: process.poll() is not None or self.ready(), "ready", self.output)
         assert process.poll() is None, self.output.read_text()
+        assert self.json("status")["ready"]
 
     def ready(self) -> bool:
-        done = self.run("status", "--json")
-        return done.returncode == 0 and bool(json.loads(done.stdout)["ready"])
+        return bool((self.status() or {}).get("ready"))
 
     def kill_control(self) -> None:
         assert self._up is not None
@@ -140,8 +142,17 @@ class System:
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
 
+    def told(self, path: str) -> Any:
+        """What the command line would be told; None when nobody can tell. For questions that are asked again and again:
+        an interpreter for each would take the processor from those who are to come to the answer."""
+        return asked(self.state / "control.sock", path)
+
     def status(self) -> Any:
-        return self.json("status")
+        return self.told("/v1/status")
+
+    def rollout(self, name: str = "web") -> Any:
+        """The newest one of a service; nothing when there was none, or nobody can tell."""
+        return next(iter(self.told(f"/v1/rollouts?name={name}") or ()), {})
 
     def deploy(self, name: str, fault: str = "", *more: str) -> subprocess.CompletedProcess[str]:
         return self.run("deploy", "web", "--release", name, "--from", str(self.source(name, fault)), *more)
@@ -149,7 +160,7 @@ class System:
     def ended_rollout(self) -> Any:
         """The newest rollout, once it has ended."""
         ended = ("promoted", "rolled back")
-        until(lambda: self.json("rollout", "web").get("state") in ended, "the rollout's end", self.output)
+        until(lambda: self.rollout().get("state") in ended, "the rollout's end", self.output)
         return self.json("rollout", "web")
 
     def processes(self) -> list[int]:
@@ -182,6 +193,22 @@ class System:
 def lost(requests: list[dict[str, Any]], but_for: str = "") -> list[dict[str, Any]]:
     """Requests that were lost, other than those that a release (which deserves it) answered wrongly itself."""
     return [r for r in requests if r["cause"] and not (but_for and r["release"] == but_for)]
+
+
+def asked(path: Path, what: str = "/v1/status") -> Any:
+    """What whoever listens there tells; nothing when nobody does."""
+    answer = b""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect(str(path))
+            connection.sendall(f"GET {what} HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n".encode())
+            while chunk := connection.recv(65_536):
+                answer += chunk
+    except OSError:
+        return None
+    body = answer.partition(b"\r\n\r\n")[2]
+    return json.loads(body) if body else None
 
 
 def until(condition: Any, what: str, log: Path) -> None:

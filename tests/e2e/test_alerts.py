@@ -74,7 +74,7 @@ def survives_a_kill(system: System, receiver: Any) -> None:
 
 
 def alerts(system: System) -> list[Any]:
-    found: list[Any] = system.json("alerts")
+    found: list[Any] = system.told("/v1/alerts")
     return [alert for alert in found if alert["rule"] == "errors" and alert["state"] == "firing"]
 
 

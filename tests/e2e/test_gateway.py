@@ -80,7 +80,7 @@ def test_envoy_is_restarted_and_a_fault_comes_and_goes(system: System) -> None:
     with system.load() as requests:
         done = system.json("gateway", "restart", "--why", "a test")
         assert (done["epoch"], done["leaving"], done["pid"] != before["pid"]) == (1, before["pid"], True)
-        until(lambda: system.json("gateway", "status")["settled"], "settled", system.output)
+        until(lambda: system.told("/v1/gateway")["settled"], "settled", system.output)
     assert not lost(requests)
     assert requests
     told = system.json("fault", "web", "--abort", "418", "--for", "2s", "--why", "game day")

@@ -112,7 +112,7 @@ def test_a_watcher_sees_the_end_across_a_restart(system: System) -> None:
     with system.load():
         argv = system.argv("deploy", "web", "--release", "w", "--from", str(system.source("w")), "--json")
         watcher = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=system.directory)
-        until(lambda: system.json("rollout", "web").get("after") == "w", "rollout", system.output)
+        until(lambda: system.rollout().get("after") == "w", "rollout", system.output)
         system.kill_control()
         system.up()
         output, _ = watcher.communicate(timeout=60)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,11 +15,10 @@ import pytest
 
 from gapless.control.leader import HOLD_S, LEASE_S
 from tests.e2e.gateways_kit import Edge, load, obeying, with_door
-from tests.e2e.kit import System, lost, until
+from tests.e2e.kit import System, asked, lost, until
 from tests.integration.etcd_kit import Etcd
 from tests.ports import free_port
 
-ANSWER_S = 10.0
 TAKEOVER_S = LEASE_S + 10.0
 """The lease, a look, the grace of the seat, and two busy cores."""
 
@@ -71,22 +68,6 @@ class Planes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def asked(path: Path) -> Any:
-    """The status that whoever listens there tells; nothing when nobody does."""
-    answer = b""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_S)
-            connection.connect(str(path))
-            connection.sendall(b"GET /v1/status HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n")
-            while chunk := connection.recv(65_536):
-                answer += chunk
-    except OSError:
-        return None
-    body = answer.partition(b"\r\n\r\n")[2]
-    return json.loads(body) if body else None
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -66,10 +65,6 @@ def system() -> Iterator[System]:
     shutil.rmtree(directory)
 
 
-def newest(system: System, service: str = "web") -> Any:
-    return system.json("rollout", service)
-
-
 def asked(system: System, release: str = "", user: str = "") -> str:
     """Who answers a request."""
     told = {"x-gapless-release": release, "x-user-id": user}
@@ -82,13 +77,13 @@ def test_blue_green_is_looked_at_approved_switched_and_returned_at_once(system: 
     before = system.status()["services"]["web"]["stable"]
     with system.load() as requests:
         assert system.deploy("green", "", "--detach").returncode == 0
-        until(lambda: "approval of 100 %" in newest(system)["waiting"], "wait for an approval", system.output)
+        until(lambda: "approval of 100 %" in system.rollout()["waiting"], "wait for an approval", system.output)
         assert asked(system, "green") == "green"
         assert asked(system) == "v1"
         assert system.status()["services"]["web"]["split"] == {before: 1.0}
         assert system.run("rollout", "web", "approve", "--why", "looks good").returncode == 0
         assert system.ended_rollout()["state"] == "promoted"
-        assert newest(system)["approvals"][0]["why"] == "looks good"
+        assert system.json("rollout", "web")["approvals"][0]["why"] == "looks good"
         assert len(system.status()["services"]["web"]["instances"]) >= 4
         divided_by_hand(system, before)
         done = system.run("rollback", "web", "--why", "not so good")
@@ -142,12 +137,12 @@ def test_a_promoted_release_that_begins_to_fail_goes_back_by_itself(system: Syst
     (source / "web.py").write_text(LATER.format(flag=str(flag)))
     with system.load() as requests:
         assert system.run("deploy", "web=later", "--from", str(source), "--detach").returncode == 0
-        until(lambda: "approval" in newest(system)["waiting"], "wait for an approval", system.output)
+        until(lambda: "approval" in system.rollout()["waiting"], "wait for an approval", system.output)
         assert system.run("rollout", "web", "approve").returncode == 0
         promoted = system.ended_rollout()
         assert promoted["state"] == "promoted"
         flag.touch()
-        until(lambda: newest(system)["number"] > promoted["number"], "way back by itself", system.output)
+        until(lambda: system.rollout()["number"] > promoted["number"], "way back by itself", system.output)
         undone = system.ended_rollout()
     assert (undone["undoes"], undone["automatic"], undone["state"]) == (promoted["number"], True, "promoted")
     assert "does harm after its promotion" in undone["reason"]
@@ -176,18 +171,18 @@ def test_a_train_goes_back_as_one_though_the_control_plane_is_killed(system: Sys
         assert done.returncode == 0, done.stderr
         system.kill_control()
         system.up()
-        until(lambda: all(each["waiting"] for each in system.json("rollout", "both")), "wait", system.output)
+        until(lambda: all(each["waiting"] for each in system.told("/v1/rollouts?name=both")), "wait", system.output)
         assert system.run("rollout", "both", "approve").returncode == 0
         with behind_is_asked(system):
             until(lambda: ended(system, "both"), "end of the train", system.output)
     assert [each["state"] for each in system.json("rollout", "both")] == ["rolled back", "rolled back"]
-    assert "train both: behind goes back" in newest(system, "web")["reason"]
+    assert "train both: behind goes back" in system.json("rollout", "web")["reason"]
     assert lost(requests) == []
     assert {name: system.status()["services"][name]["stable"] for name in before} == before
 
 
 def ended(system: System, name: str) -> bool:
-    return all(each["state"] in ("promoted", "rolled back") for each in system.json("rollout", name))
+    return all(each["state"] in ("promoted", "rolled back") for each in system.told(f"/v1/rollouts?name={name}"))
 
 
 @contextmanager

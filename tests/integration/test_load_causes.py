@@ -159,8 +159,9 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced_before_anyt
         await asyncio.sleep(0.002)
         return False
 
+    # Seldom, so that a busy machine does not have one due in the moment between the answer and the end.
     async with serving(behave) as (nasty, url):
-        summary, records = await run(url, connections=2, rate=50.0, for_s=0.6)
+        summary, records = await run(url, connections=2, rate=8.0, for_s=1.25)
     assert summary.lost == {}
     assert nasty.seen == summary.requests
     assert summary.reconnects >= summary.requests - 2 - 1
