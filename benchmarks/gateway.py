@@ -135,7 +135,7 @@ async def live(services: int, changes: int) -> None:
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     try:
         await gateway.start()
-        print("services             weight → first response     weight → acknowledged     first table   Envoy + own CPU")
+        print("services             weight → first response    weight → acknowledged     first table   Envoy + own CPU")
         for count, worst in ((1, False), (services, False), (services, True)):
             make = partial(_made, ports, count, worst)
             began = time.perf_counter()
