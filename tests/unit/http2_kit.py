@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -100,6 +100,13 @@ class Client:
         for _ in range(12):
             await asyncio.sleep(0)
         self._parse()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """For what the server does by its clock. Raises TimeoutError."""
+        async with asyncio.timeout(20):
+            while not true():
+                await asyncio.sleep(0.01)  # noqa: ASYNC110 - the server has nothing to wait for
+                await self.settle()
 
     def _parse(self) -> None:
         while len(self.pipe.written) - self._read >= 9:
