@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gapless.control import alerter
 from gapless.core.errors import GaplessError, InvalidTransition
 from gapless.core.model import Route
 from gapless.core.model.alert import (
@@ -276,4 +277,20 @@ async def test_a_clock_that_jumps_neither_ends_an_alert_nor_tells_it_again_nor_r
     rig.all_bad = 0.0
     await rig.pass_time(150)
     assert rig.notices() == ["firing", "resolved"]
+    await rig.down()
+
+
+async def test_beyond_a_thousand_nothing_is_begun_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alerter, "MOST_LIVE", 20)
+    rule = AlertRule(name="depth", severity=Severity.P3, metric="depth", by=("queue",), above=1.0)
+    rig = await begun(Recorded(alerts=AlertPolicy(defaults=False, rules=(rule,))))
+    for n in range(30):
+        rig.recorded.put(
+            "depth", {"service": "web", "queue": f"q{n}"}, [(rig.world.time() + s, 5.0) for s in range(90)]
+        )
+    await rig.pass_time(30)
+    assert len(rig.plane.watching.alerter.now()) == 20
+    assert caplog.text.count("20 alerts are live, and no more are begun (10 would be)") == 1
     await rig.down()

@@ -43,6 +43,8 @@ class _Draft:
     live: dict[str, Alert] = field(default_factory=dict)
     keys: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """Those that were there before the look, by rule and service."""
+    refused: int = 0
+    """Those that would have begun, beyond the bound."""
 
 
 class Alerter:
@@ -62,6 +64,8 @@ class Alerter:
         """Made anew when the policy or a service has changed."""
         self._due: dict[Name, float] = {}
         self._warned: dict[Name, int] = {}
+        self._full = False
+        """There are as many alerts as there may be, and it was said."""
 
     async def step(self) -> None:
         """Raises Conflict when a verb wrote first: the next look decides on what it wrote."""
@@ -71,6 +75,7 @@ class Alerter:
         for watch in due:
             self._judge(watch, answers, draft)
         self._judge_sight(away, draft)
+        self._warn_of_most(draft)
         self._drop_forgotten(draft)
         self._tell(draft)
         await self._write(draft)
@@ -132,6 +137,7 @@ class Alerter:
         if before and before.test:
             return
         if before is None and len(draft.live) >= MOST_LIVE:
+            draft.refused += reading is not None and reading.holds
             return
         last = None if before or reading is None or not reading.holds else self._last(key)
         after = alert_state.advance(before, last, watch, reading, draft.now_at, draft.next_alert)
@@ -211,6 +217,15 @@ class Alerter:
                 left_out,
             )
         self._warned[name] = left_out
+
+    def _warn_of_most(self, draft: _Draft) -> None:
+        """Once, until there is room for many again."""
+        if draft.refused and not self._full:
+            text = (
+                "%d alerts are live, and no more are begun (%d would be): take labels with many values out of the rules"
+            )
+            _log.warning(text, len(draft.live), draft.refused)
+        self._full = (self._full and len(draft.live) > MOST_LIVE / 2) or draft.refused > 0
 
     # For people and programs.
 
