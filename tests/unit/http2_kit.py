@@ -105,7 +105,7 @@ class Client:
         """For what the server does by its clock. Raises TimeoutError."""
         async with asyncio.timeout(20):
             while not true():
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - the server has nothing to wait for
+                await asyncio.sleep(0.01)  # the server has nothing to wait for
                 await self.settle()
 
     def _parse(self) -> None:
