@@ -42,17 +42,6 @@ ROOTS = (
 )
 """The files whose messages `gapless.gateway.envoy` names; the rest follows from their imports."""
 
-_OTLP = "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig"
-NEWER = {
-    _OTLP: (
-        ("grpc_service", 9, "envoy/config/core/v3/grpc_service.proto", "envoy.config.core.v3.GrpcService"),
-        ("buffer_flush_interval", 11, "google/protobuf/duration.proto", "google.protobuf.Duration"),
-        ("buffer_size_bytes", 12, "google/protobuf/wrappers.proto", "google.protobuf.UInt32Value"),
-    ),
-}
-"""Message → (field, number, file, type): fields that Envoy 1.39 has and the newest `xds-protos` does not. Those that it
-has in their place are deprecated."""
-
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,unused-ignore]
     """Named by hatchling: the class that `[tool.hatch.build.hooks.custom]` looks for."""
@@ -78,25 +67,7 @@ def descriptors(roots: tuple[str, ...]) -> bytes:
     seen: set[str] = set()
     for root in roots:
         _add(_file(root), files, seen)
-    for file in files.file:
-        for message in file.message_type:
-            for field in NEWER.get(f"{file.package}.{message.name}", ()):
-                _extend(file, message, *field)
     return bytes(files.SerializeToString(deterministic=True))
-
-
-def _extend(file: Any, message: Any, name: str, number: int, source: str, kind: str) -> None:
-    if any(field.number == number for field in message.field):
-        raise RuntimeError(f"xds-protos has {message.name}.{name} by now: take it out of NEWER")
-    field = message.field.add(name=name, json_name=_camel(name), number=number, type_name=f".{kind}")
-    field.label, field.type = field.LABEL_OPTIONAL, field.TYPE_MESSAGE
-    if source not in file.dependency:
-        file.dependency.append(source)
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)
 
 
 def _file(proto: str) -> Any:

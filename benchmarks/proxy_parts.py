@@ -164,7 +164,7 @@ def files(folder: Path, back: int, chosen: list[str]) -> Iterator[tuple[str, Jso
         port = world.free_port(HOST)
         file = gapless(port, back)
         if log:
-            _http(file)["access_log"][0]["typed_config"] |= {
+            _http(file)["access_log"][0]["typed_config"]["common_config"] |= {
                 "buffer_flush_interval": "600s",
                 "buffer_size_bytes": BATCH_BYTES,
             }

@@ -35,9 +35,14 @@ GONE_S = DRAIN_S + 10
 MAX_WORKERS = 4
 """Envoy's threads: one of them proxies some 15,000 requests a second; the services need the other cores."""
 
-RUNTIME = {"re2.max_program_size.error_level": 200_000}
+_OTLP = "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig"
+RUNTIME = {
+    "re2.max_program_size.error_level": 200_000,
+    f"envoy.deprecated_features:{_OTLP}.common_config": True,
+}
 """Envoy refuses expressions of more than 100 steps unless told otherwise: a list of users is one expression, and RE2
-takes time by what it reads, whatever the expression."""
+takes time by what it reads, whatever the expression. And a later Envoy may refuse what this one calls deprecated
+(`listener._access_log`)."""
 
 _COUNTED = ("control_plane.", "cluster_manager.", "listener_manager.", f"http.{NAME}.", "server.")
 _COUNTED_PER_CLUSTER = (

@@ -146,11 +146,17 @@ def control_service(token: str = "") -> Json:
 
 
 def _access_log(token: str) -> Json:
-    return {
-        "@type": _TYPE + "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+    # Envoy calls `common_config` deprecated; but 1.40 takes no notice of the interval and size that are to follow it.
+    common = {
+        "log_name": NAME,
         "grpc_service": control_service(token),
+        "transport_api_version": "V3",
         "buffer_flush_interval": LOG_FLUSH,
         "buffer_size_bytes": LOG_BYTES,
+    }
+    return {
+        "@type": _TYPE + "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+        "common_config": common,
         "disable_builtin_labels": True,
         "body": {"string_value": LINE},
     }
