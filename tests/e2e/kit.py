@@ -100,10 +100,10 @@ class System:
         process = self.start_up()
         until(lambda: process.poll() is not None or self.ready(), "ready", self.output)
         assert process.poll() is None, self.output.read_text()
-        assert self.json("status")["ready"]
 
     def ready(self) -> bool:
-        return bool((self.status() or {}).get("ready"))
+        done = self.run("status", "--json")
+        return done.returncode == 0 and bool(json.loads(done.stdout)["ready"])
 
     def kill_control(self) -> None:
         assert self._up is not None
@@ -152,7 +152,8 @@ class System:
 
     def rollout(self, name: str = "web") -> Any:
         """The newest one of a service; nothing when there was none, or nobody can tell."""
-        return next(iter(self.told(f"/v1/rollouts?name={name}") or ()), {})
+        found = self.told(f"/v1/rollouts?name={name}")
+        return found[0] if isinstance(found, list) and found else {}
 
     def deploy(self, name: str, fault: str = "", *more: str) -> subprocess.CompletedProcess[str]:
         return self.run("deploy", "web", "--release", name, "--from", str(self.source(name, fault)), *more)
