@@ -19,7 +19,7 @@ ask() { "$gapless" "$@" --file scripts/screenshots/gapless.yaml --state "$state"
 load() { "$gapless" load "http://127.0.0.1:18080$1" --rate "$2" --for 20m --users 2000 >/dev/null 2>&1 & pids+=($!); }
 
 ask up >"$state.log" 2>&1 & pids+=($!)
-until ask status --json 2>/dev/null | grep -q '"ready": true'; do sleep 1; done
+until ask status --json 2>/dev/null | grep -q '"ready": true'; do kill -0 "${pids[0]}"; sleep 1; done
 load / 25
 load /orders 9
 load /search 14

@@ -310,10 +310,12 @@ def test_a_service_is_scaled_and_what_is_done_about_that_undone(shown: Shown) ->
 
 def test_a_change_is_undone(shown: Shown) -> None:
     shown.free()
-    before = shown.settings()
-    assert shown.system.run("config", "set", "web", "price.max=8", "--why", "dearer", "--unchecked").returncode == 0
+    for value in ("6", "8"):
+        before = shown.settings()
+        done = shown.system.run("config", "set", "web", f"price.max={value}", "--why", "dearer", "--unchecked")
+        assert done.returncode == 0, done.stderr
     shown.open("/incidents")
-    shown.act("Undo", "Undone: change", "too dear", within="→ 8")
+    shown.act("Undo", "Undone: change", "too dear", within="6 → 8")
     shown.wait("undone by change", ".line-of-time")
     assert shown.settings() == before
     shown.quiet()

@@ -249,6 +249,17 @@ async def test_a_rollouts_charts_outlive_the_gateways_memory() -> None:
         assert all(any(value is not None for value in side) for side in figures["errors"]["series"])
 
 
+async def test_gateways_elsewhere_are_counted_and_named_when_they_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def details(_: FakeTraffic) -> dict[str, Any]:
+        return {"gateways": [{"node": "edge", "lagging": True, "refused": ""}]}
+
+    monkeypatch.setattr(FakeTraffic, "details", details)
+    async with system() as (_, asking):
+        page = (await asking.get("/topology")).text
+        assert "1 more elsewhere" in page
+        assert "goes on with the routes that it has" in page
+
+
 async def test_any_two_revisions_are_compared() -> None:
     async with system() as (rig, asking):
         for value in (5, 7, 9):

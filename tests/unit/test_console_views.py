@@ -534,6 +534,21 @@ def test_log_lines_have_the_tone_of_their_level(text: str, tone: str) -> None:
     assert log_line(text).tone == tone
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"), [(0, "0"), (0.2271, "0.23"), (23.61, "23.6"), (999.9, "1000"), (1230.4, "1230")]
+)
+def test_factors_are_short(factor: float, said: str) -> None:
+    assert words.times(factor) == said + "\N{MULTIPLICATION SIGN}"
+
+
+@pytest.mark.parametrize(
+    ("left", "told"), [((100, 1), "50 %"), ((100, 2), "spent 1\N{MULTIPLICATION SIGN}"), ((0, 0), None)]
+)
+def test_a_budget_is_told_in_two_words(left: tuple[float, float], told: str | None) -> None:
+    budget = budget_of(Objective(max_error_rate=0.02), left)
+    assert (budget.told if budget else None) == told
+
+
 def test_json_is_shown_as_people_read_it() -> None:
     text = (
         '{"time":"2026-11-30T19:53:53.186+00:00","level":"error","logger":"a","message":"no stock","user":"7","b":{}}'

@@ -157,7 +157,7 @@ def _why_aside(instance: Instance, ejected: Collection[str]) -> str:
 
 def _flow(source: str, target: str, way: Sequence[Point], figures: tuple[float, float | None] | None) -> Flow:
     rate, errors = figures or (None, None)
-    (x1, y1), (x2, y2) = way[0], way[1]
+    (x1, y1), (x2, y2) = way[:2] if len(way) == 2 else way[1:3]  # in its lane, if it has one: nobody else is there
     return Flow(
         source=source,
         target=target,

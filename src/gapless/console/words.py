@@ -63,10 +63,11 @@ def count(number: float) -> str:
 
 
 def times(factor: float | None) -> str:
-    """How many times as much: `0`, `0.42`, `23.6`, `230`, and the sign."""
+    """How many times as much: `0`, `0.42`, `23.6`, `1230`, and the sign."""
     if factor is None:
         return NOTHING
-    return (f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}") + "\N{MULTIPLICATION SIGN}"
+    digits = "2g" if factor < 1 else "3g" if factor < 999.5 else "0f"
+    return f"{factor:.{digits}}" + "\N{MULTIPLICATION SIGN}"
 
 
 def evidence(value: float) -> str:
