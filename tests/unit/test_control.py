@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from gapless.control.commands import RELEASES_KEPT
 from gapless.core.errors import Busy, InvalidTransition, ReleaseError, UnknownName
 from gapless.core.events import ChangeRecorded, GatewayRefused
 from gapless.core.model import Phase, Service, Window
+from gapless.core.ports import Running
 from gapless.testing.fleet import Script
 from tests.unit.control_kit import ME, POLICY, WEB, Rig, wanting
 
@@ -200,6 +202,29 @@ async def test_capacity_set_by_scale_survives_a_restart_until_the_file_changes_i
     await rig.up()
     await rig.pass_time(3.0)
     assert len(rig.live()) == 1
+    await rig.down()
+
+
+async def test_what_died_while_nobody_watched_is_not_called_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    await rig.up()
+    await rig.settle()
+    await rig.kill()
+    for instance in rig.live():
+        rig.fleet.crash(instance.id)
+    look = rig.fleet.list
+
+    async def look_slowly() -> Sequence[Running]:
+        await rig.world.sleep(1.0)
+        return await look()
+
+    monkeypatch.setattr(rig.fleet, "list", look_slowly)
+    plane = await rig.up()
+    for _ in range(30):
+        await rig.world.advance(0.05)
+        assert not plane.ready or all(one.alive for one in await look())
+    monkeypatch.undo()
+    await rig.settle()
     await rig.down()
 
 

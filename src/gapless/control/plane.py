@@ -222,7 +222,7 @@ class ControlPlane:
     def ready(self) -> bool:
         """Every service has its instances ready and the gateway obeys the newest records."""
         obeyed = self.gateway.settled and self._router.applied >= self.records.revision
-        return obeyed and all(self._is_ready(name) for name in self.system.services)
+        return obeyed and self._supervisor.looked and all(self._is_ready(name) for name in self.system.services)
 
     def _is_ready(self, name: str) -> bool:
         pool = self.records.pool(name)

@@ -27,7 +27,8 @@ def with_last_word(how: str, log: str) -> str:
 
 
 class Supervisor:
-    """`step` is one look at all services."""
+    """`step` is one look at all services. Until one has been taken, records may tell of processes that have ended while
+    no control plane was there to see (`looked`)."""
 
     def __init__(
         self, records: Records, fleet: Fleet, world: World, events: Events, unrouted: Callable[[Instance], bool]
@@ -38,6 +39,7 @@ class Supervisor:
         self._events = events
         self._unrouted = unrouted
         self._began = 0.0
+        self.looked = False
         self.jobs = Jobs(lambda: None)
 
     async def step(self) -> None:
@@ -51,6 +53,7 @@ class Supervisor:
             for instance in self._records.instances(service.name):
                 await self._meet(service, instance, running, begun)
             await self._act(service)
+        self.looked = True
 
     def _remove_stray(self, name: str) -> None:
         """A process of ours that no record wants: its record was written off while nobody watched."""
