@@ -10,7 +10,9 @@ and the spread is that of the rounds. Targets: log + metrics + 1 % of the traces
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import importlib.util
 import json
 import logging
 import os
@@ -271,6 +273,15 @@ def _timed(way: Callable[[], None], times: int = 5_000) -> float:
     return (time.perf_counter() - began) / times * 1e6
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "").parse_args()
+    peers = ("prometheus_fastapi_instrumentator", "starlette_exporter", "structlog", "orjson")
+    missing = [name for name in peers if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not found: make peers")
     asyncio.run(stacks())
     lines()
+
+
+if __name__ == "__main__":
+    main()
