@@ -172,7 +172,7 @@ def small_disk(short_dir):
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False, capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("no permission to mount a small disk")
+        pytest.fail("no permission to mount a small disk: run this test as root")
     yield place
     subprocess.run(["umount", place], check=True)
 

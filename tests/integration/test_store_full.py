@@ -24,7 +24,7 @@ def tiny() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="g-") as folder:
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
         if mounted.returncode:
-            pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
+            pytest.fail(f"cannot mount here, run this test as root: {mounted.stderr.decode().strip()}")
         try:
             yield Path(folder)
         finally:
